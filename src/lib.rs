@@ -1,0 +1,11 @@
+//! Coracle runs WebAssembly workloads in sandboxes, the way a container daemon runs containers.
+//!
+//! The map, one line a room; `ARCHITECTURE.md` says how a request walks through them. Arrows point one way:
+//! `api -> daemon -> engine -> model`, and `cli -> client -> model`.
+
+/// What can go wrong, as a code to branch on and a line to read.
+pub mod error;
+/// Pure: no tokio, no wasmtime, no files, no sockets, no clock.
+pub mod model;
+
+pub use error::{Code, Error};

@@ -1,0 +1,184 @@
+//! Framing: bytes of a connection become request lines. "Not yet" is not "never", and the peer sizes no allocation.
+
+use crate::error::{Error, Result};
+use bytes::{Buf, Bytes, BytesMut};
+
+/// The longest request line, in bytes, without its end.
+pub const LINE_BYTES_MAX: usize = 8192;
+
+/// The longest request that silence completes: the original client sends no line end and reads with `recv(1024)`.
+pub const SILENT_BYTES_MAX: usize = 1024;
+
+/// The first byte of a TLS record that carries a handshake (RFC 8446, section 5.1).
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// Takes the next complete line out of `buffer`, without its LF or CRLF. `None`: more bytes are needed.
+///
+/// # Errors
+///
+/// [`Error::LineTooLong`]; [`Error::BadByte`] or [`Error::ForeignProtocol`] as soon as what is there can no longer become a
+/// line. After an error nothing in the buffer may be interpreted.
+pub fn take_line(buffer: &mut BytesMut) -> Result<Option<Bytes>> {
+    match buffer.iter().take(LINE_BYTES_MAX + 2).position(|b| *b == b'\n') {
+        Some(end) => {
+            let mut line = buffer.split_to(end).freeze();
+            buffer.advance(1);
+            if line.last() == Some(&b'\r') {
+                line.truncate(line.len() - 1);
+            }
+            if line.len() > LINE_BYTES_MAX {
+                return Err(Error::LineTooLong { limit: LINE_BYTES_MAX });
+            }
+            Ok(Some(line))
+        }
+        None => {
+            // What lies beyond the window is no part of a line that could still become one.
+            check_bytes(buffer.get(..LINE_BYTES_MAX + 2).unwrap_or(buffer))?;
+            // One byte of grace for the CR of a line that is exactly as long as it may be.
+            let end = buffer.strip_suffix(b"\r").map_or(buffer.len(), <[u8]>::len);
+            if end > LINE_BYTES_MAX {
+                return Err(Error::LineTooLong { limit: LINE_BYTES_MAX });
+            }
+            Ok(None)
+        }
+    }
+}
+
+/// Takes what is there as a request without a line end, if it is short enough to be one.
+pub fn take_silent(buffer: &mut BytesMut) -> Option<Bytes> {
+    (!buffer.is_empty() && buffer.len() <= SILENT_BYTES_MAX).then(|| buffer.split().freeze())
+}
+
+/// A line as text.
+///
+/// # Errors
+///
+/// [`Error::BadByte`] for control bytes other than tab, [`Error::NotUtf8`], and [`Error::ForeignProtocol`] for a line that a
+/// browser could have sent: a web page must not be able to reach the daemon by posting to its port.
+pub fn text(line: &[u8]) -> Result<&str> {
+    check_bytes(line)?;
+    let text = std::str::from_utf8(line).map_err(|_| Error::NotUtf8)?;
+    if let Some(c) = text.chars().find(|c| c.is_control() && *c != '\t') {
+        // C1 controls are two bytes of valid UTF-8; the second one is the control's number.
+        return Err(Error::BadByte { byte: u8::try_from(u32::from(c)).unwrap_or(u8::MAX) });
+    }
+    if is_http(text) {
+        return Err(Error::ForeignProtocol("HTTP"));
+    }
+    Ok(text)
+}
+
+fn check_bytes(bytes: &[u8]) -> Result<()> {
+    if bytes.first() == Some(&TLS_HANDSHAKE) {
+        return Err(Error::ForeignProtocol("TLS"));
+    }
+    match bytes.iter().find(|b| (**b < 0x20 && !matches!(b, b'\t' | b'\r')) || **b == 0x7f) {
+        Some(byte) => Err(Error::BadByte { byte: *byte }),
+        None => Ok(()),
+    }
+}
+
+/// A request line (`GET / HTTP/1.1`) or a header (`Host: …`); no request of ours looks like either.
+fn is_http(line: &str) -> bool {
+    let last = line.rsplit(' ').next().unwrap_or_default();
+    if last.strip_prefix("HTTP/").is_some_and(|v| v.starts_with(|c: char| c.is_ascii_digit())) {
+        return true;
+    }
+    let first = line.split([' ', '\t']).next().unwrap_or_default();
+    match first.split_once(':') {
+        Some((name, _)) => !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn lines(bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
+        let mut buffer = BytesMut::from(bytes);
+        let mut out = vec![];
+        while let Some(line) = take_line(&mut buffer)? {
+            out.push(line.to_vec());
+        }
+        Ok(out)
+    }
+
+    #[test]
+    fn both_line_ends_are_understood() {
+        assert_eq!(lines(b"list\nping\r\n\n").unwrap(), [b"list".to_vec(), b"ping".to_vec(), b"".to_vec()]);
+    }
+
+    #[test]
+    fn a_line_of_the_limit_passes_and_one_more_byte_does_not() {
+        for end in ["\n", "\r\n"] {
+            let just = format!("{}{end}", "x".repeat(LINE_BYTES_MAX));
+            assert_eq!(lines(just.as_bytes()).unwrap()[0].len(), LINE_BYTES_MAX);
+            let over = format!("{}{end}", "x".repeat(LINE_BYTES_MAX + 1));
+            assert!(matches!(lines(over.as_bytes()), Err(Error::LineTooLong { .. })));
+        }
+        assert!(matches!(lines(&vec![b'x'; LINE_BYTES_MAX + 1]), Err(Error::LineTooLong { .. })));
+        assert!(lines(&[vec![b'x'; LINE_BYTES_MAX], vec![b'\r']].concat()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn other_protocols_are_recognised() {
+        for line in [
+            "GET / HTTP/1.1",
+            "POST /run HTTP/1.0",
+            "Host: localhost",
+            "host:x",
+            "Content-Type: text/plain",
+            "run x HTTP/2",
+        ] {
+            assert!(matches!(text(line.as_bytes()), Err(Error::ForeignProtocol("HTTP"))), "{line}");
+        }
+        assert!(matches!(lines(b"\x16\x03\x01\x02\x00"), Err(Error::ForeignProtocol("TLS"))));
+        for line in ["run hello HTTP/", "run hello a:b", "run -e A=http://x/ hello", "list", "run hello HTTP/x"] {
+            assert!(text(line.as_bytes()).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_refused() {
+        for bytes in [&b"li\0st"[..], b"run \x1b[2J", b"\x7f", b"run \xc2\x9b2J", b"run \xff"] {
+            assert_eq!(text(bytes).unwrap_err().code(), crate::Code::BadByte, "{bytes:?}");
+        }
+        assert_eq!(text("run\thello 🛶".as_bytes()).unwrap(), "run\thello 🛶");
+    }
+
+    #[test]
+    fn silence_completes_short_requests_only() {
+        assert_eq!(take_silent(&mut BytesMut::from(&b"list"[..])).unwrap(), "list");
+        assert!(take_silent(&mut BytesMut::new()).is_none());
+        assert!(take_silent(&mut BytesMut::from(&vec![b'x'; SILENT_BYTES_MAX][..])).is_some());
+        assert!(take_silent(&mut BytesMut::from(&vec![b'x'; SILENT_BYTES_MAX + 1][..])).is_none());
+    }
+
+    proptest! {
+        /// However the network cuts the bytes, the same lines come out.
+        #[test]
+        fn framing_does_not_depend_on_the_split(parts in prop::collection::vec("[a-z ]{0,20}(\r)?\n?", 0..12), cuts in prop::collection::vec(1usize..9, 1..40)) {
+            let all = parts.concat();
+            let whole = lines(all.as_bytes()).unwrap();
+            let mut buffer = BytesMut::new();
+            let (mut out, mut rest, mut cuts) = (vec![], all.as_bytes(), cuts.iter().cycle());
+            while !rest.is_empty() {
+                let (now, later) = rest.split_at((*cuts.next().unwrap()).min(rest.len()));
+                rest = later;
+                buffer.extend_from_slice(now);
+                while let Some(line) = take_line(&mut buffer).unwrap() {
+                    out.push(line.to_vec());
+                }
+            }
+            prop_assert_eq!(out, whole);
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _outcome = lines(&bytes);
+            let _text = text(&bytes);
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! The pure half: names, the request grammar, framing, replies, the registry's state machine.
+//!
+//! Nothing here knows tokio, wasmtime, files, sockets or the clock; `tests/it/tidy.rs` holds it to that.
+
+pub mod escape;
+pub mod event;
+pub mod frame;
+pub mod instance;
+pub mod name;
+pub mod registry;
+pub mod reply;
+pub mod request;

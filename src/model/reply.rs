@@ -1,0 +1,547 @@
+//! Replies: one value, two spellings. Plain is what a person reads, and keeps the original daemon's sentences; JSON is
+//! one object a line: `{"ok":…}`, `{"error":{"code":…,"message":…}}`, and `{"event":…}` lines before the closing object of a
+//! request that streams.
+
+use crate::error::{Code, Error};
+use crate::model::escape;
+use crate::model::instance::{Record, State, Timestamp};
+use crate::model::name::Name;
+use crate::model::request::{StdStream, WireFormat};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// The longest plain reply to `run` and `stop`, with its line end: one `recv(1024)` gets it whole.
+pub const REPLY_BYTES_MAX: usize = 1024;
+
+/// What a request came to.
+#[derive(Debug, Clone)]
+pub enum Reply {
+    /// `run` was accepted.
+    Created(Created),
+    /// `stop` is done.
+    Stopped(Box<InstanceView>),
+    /// `kill` is done.
+    Killed(Box<InstanceView>),
+    /// `stop` or `kill` of a run that was still being prepared: it is not going to begin.
+    NeverStarted(Name),
+    /// `list`.
+    List(Vec<InstanceView>),
+    /// `list -q`.
+    Names(Vec<Name>),
+    /// `wait`: the run is over.
+    Waited(Box<InstanceView>),
+    /// `rm` is done.
+    Removed(Name),
+    /// `inspect`.
+    Inspected(Box<InstanceView>),
+    /// The end of `logs`.
+    LogsEnd(LogView),
+    /// `put` is done.
+    Stored(ModuleView),
+    /// `modules`.
+    Modules(Vec<ModuleView>),
+    /// `forget` is done.
+    Forgotten(Name),
+    /// `hello`.
+    Hello(Hello),
+    /// `ping`.
+    Pong,
+    /// `format`.
+    Format(WireFormat),
+    /// `help`.
+    Help(String),
+    /// `shutdown`.
+    ShuttingDown,
+    /// A verb with several names: each on its own.
+    Each(Vec<Result<Reply, Error>>),
+}
+
+/// An accepted run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Created {
+    /// The instance.
+    pub name: Name,
+    /// The directory lent as `/`.
+    pub directory: String,
+    /// Which run of it, from 1.
+    pub run: u32,
+}
+
+/// Everything known about an instance.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct InstanceView {
+    /// Its name.
+    pub name: Name,
+    /// The module it runs.
+    pub module: Name,
+    /// SHA-256 of the module, in hex.
+    pub digest: String,
+    /// Which run, from 1.
+    pub run: u32,
+    /// The word of the contract: `created`, `running`, `exited`, …
+    pub state: String,
+    /// Once over: what a shell would see.
+    pub exit_code: Option<u8>,
+    /// Once over: why, for programs.
+    pub reason: Option<String>,
+    /// Once over: why, for people. Text of the guest's may be in it.
+    pub message: Option<String>,
+    /// Whether an operator asked for its end.
+    pub stop_requested: bool,
+    /// When the run was accepted (RFC 3339).
+    pub created_at: String,
+    /// When guest code was entered.
+    pub started_at: Option<String>,
+    /// When it was over.
+    pub ended_at: Option<String>,
+    /// The guest's arguments.
+    pub args: Vec<String>,
+    /// Names of its environment variables; values are never shown.
+    pub env: Vec<String>,
+    /// The directory lent as `/`.
+    pub directory: String,
+    /// All memories and tables together, in bytes.
+    pub memory_bytes_max: usize,
+    /// Wall time allowed, in milliseconds.
+    pub timeout_ms: Option<u64>,
+}
+
+impl InstanceView {
+    /// What may be shown of a record.
+    pub fn of(record: &Record) -> InstanceView {
+        let ended = match &record.state {
+            State::Ended(ended) => Some(ended),
+            State::Created | State::Running => None,
+        };
+        let launch = &record.launch;
+        InstanceView {
+            name: record.name.clone(),
+            module: launch.module.clone(),
+            digest: launch.digest.clone(),
+            run: record.run,
+            state: record.state.word().to_owned(),
+            exit_code: ended.map(|e| e.status.exit_code()),
+            reason: ended.map(|e| e.reason.clone()),
+            message: ended.and_then(|e| e.message.clone()),
+            stop_requested: record.stop_requested,
+            created_at: record.created_at.to_string(),
+            started_at: record.started_at.map(|t| t.to_string()),
+            ended_at: record.ended_at.map(|t| t.to_string()),
+            args: launch.args.clone(),
+            env: launch.env.clone(),
+            directory: launch.directory.clone(),
+            memory_bytes_max: launch.memory_bytes_max,
+            timeout_ms: launch.timeout_ms,
+        }
+    }
+
+    /// What `list` shows: the word, and `(N)` behind `exited`.
+    pub fn status(&self) -> String {
+        match (self.state.as_str(), self.exit_code) {
+            ("exited", Some(code)) => format!("exited ({code})"),
+            (state, _) => state.to_owned(),
+        }
+    }
+}
+
+/// A module that can be run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ModuleView {
+    /// Its name.
+    pub name: Name,
+    /// Where it was found: `stored`, `directory` or `built-in`.
+    pub source: String,
+    /// The file, for modules of a `--modules` directory.
+    pub path: Option<String>,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// SHA-256 of its bytes in hex; absent for a file that nobody has run yet.
+    pub digest: Option<String>,
+}
+
+/// How the log of an instance stands.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LogView {
+    /// Bytes that no longer fit the log and were dropped, oldest first.
+    pub dropped_bytes: u64,
+}
+
+/// The daemon's answer to `hello`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Hello {
+    /// The program.
+    pub program: String,
+    /// Its version.
+    pub version: String,
+    /// Version of the protocol.
+    pub protocol: u32,
+    /// The engine and its version.
+    pub engine: String,
+    /// What the daemon can do, for clients to adapt to.
+    pub features: Vec<String>,
+}
+
+/// A line of a stream, before the closing object.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "type")]
+pub enum StreamEvent {
+    /// The module is being compiled, which can take seconds.
+    Compiling {
+        /// The module.
+        module: Name,
+    },
+    /// The run was accepted.
+    Created(Created),
+    /// The guest printed.
+    Output(Output),
+    /// The daemon is ready for this many bytes, raw.
+    Ready {
+        /// How many.
+        bytes: u64,
+    },
+    /// A slow reader missed this much of the log.
+    Dropped {
+        /// How many bytes.
+        bytes: u64,
+    },
+}
+
+/// What an attached client sends while the guest runs: bytes for its stdin, or null for the end of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Input {
+    /// The bytes.
+    pub stdin: Option<Data>,
+}
+
+/// A piece of what a guest printed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Output {
+    /// Which stream.
+    pub stream: StdStream,
+    /// When, in microseconds since 1970.
+    pub at: Timestamp,
+    /// Which run of the instance.
+    pub run: u32,
+    /// The bytes: `text` if they are UTF-8, otherwise `base64`.
+    #[serde(flatten)]
+    pub data: Data,
+}
+
+/// Bytes in JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Data {
+    /// As they are.
+    Text(String),
+    /// Encoded, because they are not UTF-8.
+    Base64(String),
+}
+
+impl Data {
+    /// Bytes in the form that JSON can carry.
+    pub fn of(bytes: &[u8]) -> Data {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Data::Text(text.to_owned()),
+            Err(_) => Data::Base64(BASE64.encode(bytes)),
+        }
+    }
+
+    /// The bytes again. `None`: broken base64.
+    pub fn into_bytes(self) -> Option<Bytes> {
+        match self {
+            Data::Text(text) => Some(text.into()),
+            Data::Base64(text) => BASE64.decode(text).ok().map(Bytes::from),
+        }
+    }
+}
+
+/// A refusal as it stands in JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// What a program branches on.
+    pub code: Code,
+    /// What a person reads.
+    pub message: String,
+}
+
+impl From<&Error> for Refusal {
+    fn from(error: &Error) -> Refusal {
+        // The text may quote a client, a module or a guest: shortened and escaped here, for both spellings.
+        Refusal { code: error.code(), message: escape::short(&error.to_string(), REPLY_BYTES_MAX - 32) }
+    }
+}
+
+/// A line of JSON from the daemon.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Line<T> {
+    /// It is done.
+    Ok(T),
+    /// It was refused.
+    Error(Refusal),
+    /// There is more to come.
+    Event(StreamEvent),
+}
+
+/// A plain refusal, with its line end.
+pub fn plain_error(error: &Error) -> String {
+    let refusal = Refusal::from(error);
+    match error {
+        // The original daemon's sentences.
+        Error::NotFound(_) => "Container not found\n".to_owned(),
+        Error::UnknownVerb(_) => format!("{}\n", escape::short(&refusal.message, 80)),
+        Error::MissingArgument(_) => format!("{}\n", refusal.message),
+        _ => format!("ERR {} {}\n", refusal.code, refusal.message),
+    }
+}
+
+/// A refusal in JSON, with its line end.
+pub fn json_error(error: &Error) -> String {
+    json_line(&Line::<()>::Error(Refusal::from(error)))
+}
+
+/// One line of JSON, with its end.
+pub fn json_line<T: Serialize>(value: &T) -> String {
+    let mut line = serde_json::to_string(value).expect("replies have string keys and no failing serializers");
+    line.push('\n');
+    line
+}
+
+/// A text of several lines: dots doubled at line starts, a single dot at the end (as SMTP does, RFC 5321, 4.5.2).
+pub fn dotted<S: AsRef<str>>(lines: impl IntoIterator<Item = S>) -> String {
+    let mut out = String::new();
+    for line in lines {
+        dotted_line(&mut out, line.as_ref());
+    }
+    out.push_str(".\n");
+    out
+}
+
+/// One line of a [`dotted`] text.
+pub fn dotted_line(out: &mut String, line: &str) {
+    if line.starts_with('.') {
+        out.push('.');
+    }
+    out.push_str(&escape::line(line));
+    out.push('\n');
+}
+
+impl Reply {
+    /// The reply for people, with its line end.
+    pub fn plain(&self) -> String {
+        match self {
+            Reply::Created(created) => {
+                escape_one(&format!("Container '{}' created at '{}'", created.name, created.directory))
+            }
+            Reply::Stopped(view) => format!("Container '{}' stopped\n", view.name),
+            Reply::Killed(view) => format!("Container '{}' killed\n", view.name),
+            Reply::NeverStarted(name) => format!("Container '{name}' stopped\n"),
+            Reply::List(views) => {
+                // Python's list of strings; names and states hold nothing that Python would escape.
+                let items: Vec<String> = views.iter().map(|v| format!("'{} - {}'", v.name, v.status())).collect();
+                format!("Available containers: [{}]\n", items.join(", "))
+            }
+            Reply::Names(names) => dotted(names.iter().map(Name::as_str)),
+            Reply::Waited(view) => format!("{}\n", view.exit_code.unwrap_or_default()),
+            Reply::Removed(name) => format!("Container '{name}' removed\n"),
+            Reply::Inspected(view) => {
+                let text = serde_json::to_string_pretty(view).expect("views have no failing serializers");
+                dotted(text.lines())
+            }
+            Reply::LogsEnd(_) => ".\n".to_owned(),
+            Reply::Stored(module) => {
+                let digest = module.digest.as_deref().unwrap_or_default();
+                format!("Module '{}' stored ({} bytes, sha256 {digest})\n", module.name, module.bytes)
+            }
+            Reply::Modules(modules) => {
+                dotted(modules.iter().map(|m| format!("{} - {} ({} bytes)", m.name, m.source, m.bytes)))
+            }
+            Reply::Forgotten(name) => format!("Module '{name}' forgotten\n"),
+            Reply::Hello(h) => {
+                format!("{} {} protocol {} {} [{}]\n", h.program, h.version, h.protocol, h.engine, h.features.join(" "))
+            }
+            Reply::Pong => "pong\n".to_owned(),
+            Reply::Format(_) => "Format plain\n".to_owned(),
+            Reply::Help(text) => dotted(text.trim_end().lines()),
+            Reply::ShuttingDown => "Shutting down\n".to_owned(),
+            Reply::Each(results) => {
+                let mut out = String::new();
+                for result in results {
+                    match result {
+                        Ok(reply) => out.push_str(&reply.plain()),
+                        Err(error) => out.push_str(&plain_error(error)),
+                    }
+                }
+                out.push_str(".\n");
+                out
+            }
+        }
+    }
+
+    /// The reply for programs, with its line end.
+    pub fn json(&self) -> String {
+        json_line(&Line::Ok(self.json_value()))
+    }
+
+    fn json_value(&self) -> serde_json::Value {
+        use serde_json::json;
+        match self {
+            Reply::Created(created) => json!(created),
+            Reply::Stopped(view) | Reply::Killed(view) | Reply::Waited(view) | Reply::Inspected(view) => json!(view),
+            Reply::NeverStarted(name) => json!({ "name": name, "state": "never-started" }),
+            Reply::List(views) => json!({ "instances": views }),
+            Reply::Names(names) => json!({ "names": names }),
+            Reply::Removed(name) => json!({ "removed": name }),
+            Reply::LogsEnd(view) => json!(view),
+            Reply::Stored(module) => json!(module),
+            Reply::Modules(modules) => json!({ "modules": modules }),
+            Reply::Forgotten(name) => json!({ "forgotten": name }),
+            Reply::Hello(hello) => json!(hello),
+            Reply::Pong => json!({ "pong": true }),
+            Reply::Format(format) => json!({ "format": match format {
+                WireFormat::Plain => "plain",
+                WireFormat::Json => "json",
+            } }),
+            Reply::Help(text) => json!({ "help": text }),
+            Reply::ShuttingDown => json!({ "shutting_down": true }),
+            Reply::Each(results) => {
+                let each: Vec<Line<serde_json::Value>> = results
+                    .iter()
+                    .map(|r| match r {
+                        Ok(reply) => Line::Ok(reply.json_value()),
+                        Err(error) => Line::Error(Refusal::from(error)),
+                    })
+                    .collect();
+                json!({ "each": each })
+            }
+        }
+    }
+}
+
+/// A one-line reply that quotes a path of the operator's choosing.
+fn escape_one(text: &str) -> String {
+    format!("{}\n", escape::short(text, REPLY_BYTES_MAX - 1))
+}
+
+/// Puts the pieces that guests print together to lines, for readers that want lines.
+#[derive(Debug, Default)]
+pub struct LineAssembler {
+    rest: Vec<u8>,
+}
+
+impl LineAssembler {
+    /// The longest line that is kept together; a longer one is cut.
+    pub const LINE_BYTES_MAX: usize = 8192;
+
+    /// Takes a piece and hands each line that it completes, without its end, to `line`.
+    pub fn push(&mut self, mut bytes: &[u8], mut line: impl FnMut(&[u8])) {
+        while !bytes.is_empty() {
+            let room = Self::LINE_BYTES_MAX - self.rest.len();
+            let head = &bytes[..bytes.len().min(room)];
+            match head.iter().position(|b| *b == b'\n') {
+                Some(end) => {
+                    self.rest.extend_from_slice(&head[..end]);
+                    bytes = &bytes[end + 1..];
+                    self.flush_line(&mut line);
+                }
+                None => {
+                    self.rest.extend_from_slice(head);
+                    bytes = &bytes[head.len()..];
+                    if self.rest.len() == Self::LINE_BYTES_MAX {
+                        self.flush_line(&mut line);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether no line is begun.
+    pub fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    /// Hands out what is left of an unfinished line.
+    pub fn finish(&mut self, mut line: impl FnMut(&[u8])) {
+        if !self.rest.is_empty() {
+            self.flush_line(&mut line);
+        }
+    }
+
+    fn flush_line(&mut self, line: &mut impl FnMut(&[u8])) {
+        line(self.rest.strip_suffix(b"\r").unwrap_or(&self.rest));
+        self.rest.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn refusals_are_one_short_printable_line() {
+        let long = "x\n\x1b[2J".repeat(1000);
+        for error in [
+            Error::UnknownVerb(long.clone()),
+            Error::Usage(long.clone()),
+            Error::Internal(long.clone()),
+            Error::BadName { name: long.clone(), why: "it is long" },
+        ] {
+            let plain = plain_error(&error);
+            assert!(plain.len() <= REPLY_BYTES_MAX, "{}", plain.len());
+            assert_eq!(plain.matches('\n').count(), 1);
+            assert!(!plain.contains('\x1b'));
+            assert!(!json_error(&error).contains("\\u001b"));
+        }
+    }
+
+    #[test]
+    fn a_text_of_several_lines_ends_with_a_dot_and_hides_none() {
+        assert_eq!(dotted(["a", ".", "..b", ""]), "a\n..\n...b\n\n.\n");
+    }
+
+    #[test]
+    fn json_says_event_ok_and_error() {
+        let event = Line::<()>::Event(StreamEvent::Output(Output {
+            stream: StdStream::Stdout,
+            at: Timestamp(5),
+            run: 1,
+            data: Data::of(b"hi"),
+        }));
+        assert_eq!(
+            json_line(&event),
+            "{\"event\":{\"type\":\"output\",\"stream\":\"stdout\",\"at\":5,\"run\":1,\"text\":\"hi\"}}\n"
+        );
+        assert_eq!(Reply::Pong.json(), "{\"ok\":{\"pong\":true}}\n");
+        assert_eq!(
+            json_error(&Error::ShuttingDown),
+            "{\"error\":{\"code\":\"shutting-down\",\"message\":\"the daemon is shutting down\"}}\n"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_survive_json(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            let json = serde_json::to_string(&Data::of(&bytes)).unwrap();
+            let back: Data = serde_json::from_str(&json).unwrap();
+            prop_assert_eq!(back.into_bytes().unwrap(), bytes);
+        }
+
+        #[test]
+        fn lines_do_not_depend_on_the_pieces(text in "[ab\r\n]{0,80}", cut in 0usize..80) {
+            let collect = |pieces: &[&[u8]]| {
+                let (mut out, mut lines) = (vec![], LineAssembler::default());
+                for piece in pieces {
+                    lines.push(piece, |l| out.push(l.to_vec()));
+                }
+                lines.finish(|l| out.push(l.to_vec()));
+                out
+            };
+            let (a, b) = text.as_bytes().split_at(cut.min(text.len()));
+            prop_assert_eq!(collect(&[a, b]), collect(&[text.as_bytes()]));
+        }
+    }
+}

@@ -1,0 +1,539 @@
+//! The request grammar: the same clap definitions read a line of the protocol and a command line.
+//!
+//! A line is split into words as a POSIX shell splits them (quotes, backslash); the first word is the verb. In
+//! `format json` a line may also be a JSON array of words, which carries what a line cannot (a newline in an argument).
+//! Everything after the module's name belongs to the guest.
+
+use crate::error::{Error, Result};
+use crate::model::escape;
+use crate::model::name::Name;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Args, Command, FromArgMatches, Subcommand, ValueEnum};
+use std::cell::RefCell;
+use std::time::Duration;
+
+/// What a client can ask for. Verbs are in the order of `help`.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+#[command(disable_help_subcommand = true)]
+pub enum Request {
+    /// Run a module in a sandbox of its own
+    Run(RunArgs),
+    /// Stop instances, whatever they are doing
+    Stop(StopArgs),
+    /// Stop instances at once and call it killed (exit code 137)
+    Kill(Names),
+    /// List instances in order of creation
+    #[command(visible_aliases = ["ls", "ps"])]
+    List(ListArgs),
+    /// Wait until instances have ended, and print their exit codes
+    Wait(Names),
+    /// Remove ended instances from the list (their directories stay)
+    Rm(RmArgs),
+    /// Show what an instance printed
+    Logs(LogsArgs),
+    /// Show everything known about instances
+    Inspect(Names),
+    /// Store a module with the daemon
+    Put(PutArgs),
+    /// List the modules that can be run
+    Modules(FormatArgs),
+    /// Forget stored modules
+    Forget(Names),
+    /// Show the daemon's version and abilities
+    Hello,
+    /// See whether the daemon answers
+    Ping,
+    /// Choose the format of this connection's replies
+    Format {
+        /// `plain` for people, `json` for programs
+        format: WireFormat,
+    },
+    /// Describe the commands, or one of them
+    Help {
+        /// The command to describe
+        verb: Option<String>,
+    },
+    /// End the daemon and everything it runs
+    Shutdown,
+}
+
+/// How replies look on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Default)]
+pub enum WireFormat {
+    /// Sentences for people.
+    #[default]
+    Plain,
+    /// One JSON object a line, for programs.
+    Json,
+}
+
+/// How the command line shows lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Default)]
+pub enum OutputFormat {
+    /// Aligned columns.
+    #[default]
+    Table,
+    /// A JSON array.
+    Json,
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Clone, PartialEq, Eq, Args, Default)]
+pub struct RunArgs {
+    /// Print the name and return; do not stay attached
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Stream output over this connection (what the command line does unless -d is given; needs `format json`)
+    #[arg(long, conflicts_with = "detach", hide = true)]
+    pub attach: bool,
+    /// Name of the instance [default: the module's name]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Pass standard input to the guest
+    #[arg(short, long, conflicts_with = "detach")]
+    pub interactive: bool,
+    /// Set an environment variable (KEY alone takes the value from your environment)
+    #[arg(short, long = "env", value_name = "KEY=VALUE")]
+    pub env: Vec<String>,
+    /// Read environment variables from a file, one KEY=VALUE a line
+    #[arg(long, value_name = "FILE")]
+    pub env_file: Vec<String>,
+    /// Limit of all memories and tables together, e.g. 64m [default: 256m, or what the daemon was given]
+    #[arg(short, long, value_name = "SIZE", value_parser = parse_size)]
+    pub memory: Option<usize>,
+    /// End the run after this much time, e.g. 30s
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub timeout: Option<Duration>,
+    /// argv[0] of the guest [default: the module's name]
+    #[arg(long, value_name = "NAME")]
+    pub argv0: Option<String>,
+    /// On the wire: run the stored module with this content, whatever its name leads to by now
+    #[arg(long, value_name = "HEX", hide = true)]
+    pub sha256: Option<String>,
+    /// Fail when no daemon is running, instead of starting one
+    #[arg(long)]
+    pub no_autostart: bool,
+    /// A module's name, or a file (./app.wasm, ./app.wat); then the guest's arguments
+    #[arg(required = true, trailing_var_arg = true, value_name = "MODULE [ARG]")]
+    pub command: Vec<String>,
+}
+
+/// Arguments of `stop`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct StopArgs {
+    /// Close stdin first and give the guest this much time to leave by itself, e.g. 5s
+    #[arg(short, long = "time", value_name = "TIME", value_parser = parse_duration, default_value = "0s")]
+    pub time: Duration,
+    /// The instances
+    #[arg(required = true, value_name = "NAME")]
+    pub names: Vec<String>,
+}
+
+/// Instances or modules by name.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct Names {
+    /// The names
+    #[arg(required = true, value_name = "NAME")]
+    pub names: Vec<String>,
+}
+
+/// Arguments of `rm`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct RmArgs {
+    /// Kill the instance first if it is running
+    #[arg(short, long)]
+    pub force: bool,
+    /// The instances
+    #[arg(required = true, value_name = "NAME")]
+    pub names: Vec<String>,
+}
+
+/// Arguments of `list`.
+#[derive(Debug, Clone, PartialEq, Eq, Args, Default)]
+pub struct ListArgs {
+    /// Show ended instances too (they always are; docker's fingers may type it)
+    #[arg(short, long, hide = true)]
+    pub all: bool,
+    /// Names only, one a line
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// How to show them (on the command line)
+    #[arg(long, value_enum, default_value_t)]
+    pub format: OutputFormat,
+}
+
+/// Arguments of verbs that only have a format.
+#[derive(Debug, Clone, PartialEq, Eq, Args, Default)]
+pub struct FormatArgs {
+    /// How to show them (on the command line)
+    #[arg(long, value_enum, default_value_t)]
+    pub format: OutputFormat,
+}
+
+/// Arguments of `logs`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct LogsArgs {
+    /// Go on with what is printed from now on, until the run ends
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only the last N lines
+    #[arg(short = 'n', long, value_name = "N")]
+    pub tail: Option<usize>,
+    /// The time of each line in front of it
+    #[arg(short, long)]
+    pub timestamps: bool,
+    /// Only this stream
+    #[arg(long, value_enum)]
+    pub stream: Option<StdStream>,
+    /// The instance
+    #[arg(value_name = "NAME")]
+    pub name: String,
+}
+
+/// Standard output or standard error of a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StdStream {
+    /// File descriptor 1.
+    Stdout,
+    /// File descriptor 2.
+    Stderr,
+}
+
+/// Arguments of `put`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct PutArgs {
+    /// Name to store it under [default: the file's name without its extension]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// On the wire: how many bytes will follow
+    #[arg(long, value_name = "BYTES", hide = true)]
+    pub size: Option<u64>,
+    /// On the wire: SHA-256 of the bytes, in hex; what the daemon already has is not sent again
+    #[arg(long, value_name = "HEX", hide = true)]
+    pub sha256: Option<String>,
+    /// On the wire: the bytes are WebAssembly text
+    #[arg(long, hide = true)]
+    pub wat: bool,
+    /// The file (on the wire: the module's name)
+    #[arg(value_name = "FILE")]
+    pub module: String,
+}
+
+/// Parses `64m`, `1g`, `512k` (binary, as docker), `64MiB`, `64MB`, or a number of bytes.
+///
+/// # Errors
+///
+/// One line that says what a size looks like.
+pub fn parse_size(s: &str) -> Result<usize, String> {
+    let bad = || format!("'{}' is not a size; try 64m, 1g or a number of bytes", escape::short(s, 40));
+    let spelled = match s.strip_suffix(['k', 'K', 'm', 'M', 'g', 'G']) {
+        Some(number) if number.bytes().all(|b| b.is_ascii_digit() || b == b'.') => format!("{s}iB"),
+        _ => s.to_owned(),
+    };
+    let bytes = spelled.parse::<bytesize::ByteSize>().map_err(|_| bad())?.as_u64();
+    if bytes == 0 {
+        return Err("a size is at least one byte".into());
+    }
+    // What does not fit is read as the largest number there is.
+    if bytes == u64::MAX {
+        return Err(bad());
+    }
+    usize::try_from(bytes).map_err(|_| bad())
+}
+
+/// Parses `30s`, `1m 30s`, `250ms`, or a number of seconds.
+///
+/// # Errors
+///
+/// One line that says what a duration looks like.
+pub fn parse_duration(s: &str) -> Result<Duration, String> {
+    const YEARS_100: Duration = Duration::from_secs(100 * 366 * 86_400);
+    let parsed = match s.parse::<u32>() {
+        Ok(seconds) => Some(Duration::from_secs(seconds.into())),
+        Err(_) => humantime::parse_duration(s).ok(),
+    };
+    parsed
+        .filter(|d| *d <= YEARS_100)
+        .ok_or_else(|| format!("'{}' is not a duration; try 30s, 5m or 250ms", escape::short(s, 40)))
+}
+
+/// What a line asked for: a request, or text to show (`run --help`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Parsed {
+    /// Something to do.
+    Request(Request),
+    /// Something to show.
+    Help(String),
+}
+
+/// Splits a request line into words as a POSIX shell does.
+///
+/// # Errors
+///
+/// [`Error::Usage`] for an open quote or a backslash at the end.
+pub fn split(line: &str) -> Result<Vec<String>> {
+    shlex::split(line).ok_or_else(|| Error::Usage("a quote is not closed, or the line ends in a backslash".into()))
+}
+
+/// Reads a request from its words; `words` is not empty.
+///
+/// # Errors
+///
+/// [`Error::UnknownVerb`], [`Error::MissingArgument`] or [`Error::Usage`].
+pub fn parse(words: &[String]) -> Result<Parsed> {
+    thread_local! {
+        // Building the commands costs far more than parsing a line with them.
+        static WIRE: RefCell<Command> = RefCell::new(wire_command());
+    }
+    let verb = words.first().map(String::as_str).unwrap_or_default();
+    WIRE.with_borrow_mut(|command| {
+        if command.find_subcommand(verb).is_none() {
+            return Err(Error::UnknownVerb(verb.to_owned()));
+        }
+        let matches = match command.try_get_matches_from_mut(words) {
+            Ok(matches) => matches,
+            Err(e) if e.kind() == ErrorKind::DisplayHelp => return Ok(Parsed::Help(e.render().to_string())),
+            Err(e) => return Err(usage_error(verb, &e)),
+        };
+        let request = Request::from_arg_matches(&matches).map_err(|e| usage_error(verb, &e))?;
+        if let Request::Help { verb } = &request {
+            return help(command, verb.as_deref()).map(Parsed::Help);
+        }
+        Ok(Parsed::Request(request))
+    })
+}
+
+fn wire_command() -> Command {
+    let command = Command::new("coracle").no_binary_name(true).term_width(80);
+    let mut command = Request::augment_subcommands(command)
+        .disable_help_subcommand(true)
+        .subcommand_required(true)
+        .help_template("{subcommands}");
+    command.build();
+    command
+}
+
+fn help(command: &mut Command, verb: Option<&str>) -> Result<String> {
+    match verb {
+        None => Ok(command.render_help().to_string()),
+        Some(verb) => match command.find_subcommand_mut(verb) {
+            Some(sub) => Ok(sub.render_help().to_string()),
+            None => Err(Error::UnknownVerb(verb.to_owned())),
+        },
+    }
+}
+
+fn usage_error(verb: &str, e: &clap::Error) -> Error {
+    if matches!(e.kind(), ErrorKind::MissingRequiredArgument) {
+        return Error::MissingArgument(match verb {
+            // The original daemon's words.
+            "run" | "stop" => format!("{verb} <container_name>"),
+            other => format!("{other} <name>"),
+        });
+    }
+    // An unknown option comes with a page of usage; the first line names it, and clap knows what was meant.
+    let text = e.render().to_string();
+    let first = text.lines().next().unwrap_or_default();
+    let mut line = first.strip_prefix("error: ").unwrap_or(first).to_owned();
+    if let Some(ContextValue::String(meant)) = e.get(ContextKind::SuggestedArg) {
+        line.push_str(&format!(" (did you mean {meant}?)"));
+    }
+    Error::Usage(line)
+}
+
+impl RunArgs {
+    /// The module: the first word of the command.
+    pub fn module(&self) -> &str {
+        self.command.first().map(String::as_str).unwrap_or_default()
+    }
+
+    /// The guest's arguments.
+    pub fn guest_args(&self) -> &[String] {
+        self.command.get(1..).unwrap_or_default()
+    }
+
+    /// The environment given as `-e KEY=VALUE`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] for an entry that is not `KEY=VALUE`: the command line resolves `KEY` and files before it sends.
+    pub fn environment(&self) -> Result<Vec<(String, String)>> {
+        if !self.env_file.is_empty() {
+            return Err(Error::Usage("--env-file is read by the command line; send -e KEY=VALUE".into()));
+        }
+        self.env.iter().map(|entry| split_env(entry)).collect()
+    }
+}
+
+impl RunArgs {
+    /// The words that [`parse`] reads as these arguments.
+    pub fn words(&self) -> Vec<String> {
+        let mut words = vec!["run".to_owned()];
+        let flags = [
+            (self.detach, "--detach"),
+            (self.attach, "--attach"),
+            (self.interactive, "--interactive"),
+            (self.no_autostart, "--no-autostart"),
+        ];
+        words.extend(flags.iter().filter(|(set, _)| *set).map(|(_, flag)| (*flag).to_owned()));
+        // Joined to their flags, so that a value may begin with a dash.
+        let mut option = |flag: &str, value: &str| words.push(format!("--{flag}={value}"));
+        self.name.iter().for_each(|v| option("name", v));
+        self.env.iter().for_each(|v| option("env", v));
+        self.env_file.iter().for_each(|v| option("env-file", v));
+        self.memory.iter().for_each(|v| option("memory", &v.to_string()));
+        self.timeout.iter().for_each(|v| option("timeout", &format!("{}ns", v.as_nanos())));
+        self.argv0.iter().for_each(|v| option("argv0", v));
+        self.sha256.iter().for_each(|v| option("sha256", v));
+        words.extend(self.command.iter().cloned());
+        words
+    }
+}
+
+/// Splits `KEY=VALUE`.
+///
+/// # Errors
+///
+/// [`Error::Usage`] when the key is empty or there is no `=`, or where a NUL stands in it (it would end the string for a C guest).
+pub fn split_env(entry: &str) -> Result<(String, String)> {
+    match entry.split_once('=') {
+        Some((key, value)) if !key.is_empty() && !entry.contains('\0') => Ok((key.to_owned(), value.to_owned())),
+        // The entry may be a secret with a slip in it: not repeated.
+        _ => Err(Error::Usage("an environment variable is given as KEY=VALUE".into())),
+    }
+}
+
+/// Reads several names.
+///
+/// # Errors
+///
+/// [`Error::BadName`] for the first that is none.
+pub fn names(names: &[String]) -> Result<Vec<Name>> {
+    names.iter().map(|n| n.parse()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parse_line(line: &str) -> Result<Request> {
+        match parse(&split(line)?)? {
+            Parsed::Request(request) => Ok(request),
+            Parsed::Help(text) => panic!("help: {text}"),
+        }
+    }
+
+    #[test]
+    fn what_follows_the_module_belongs_to_the_guest() {
+        let Request::Run(run) = parse_line("run -e A=1 --name web hello -d --name x 'two words' -- -e").unwrap() else {
+            panic!()
+        };
+        assert_eq!(run.module(), "hello");
+        assert_eq!(run.guest_args(), ["-d", "--name", "x", "two words", "--", "-e"]);
+        assert_eq!(run.name.as_deref(), Some("web"));
+        assert!(!run.detach);
+        assert_eq!(run.environment().unwrap(), [("A".to_owned(), "1".to_owned())]);
+    }
+
+    #[test]
+    fn the_original_usage_sentences_stand() {
+        assert_eq!(parse_line("run").unwrap_err().to_string(), "Usage: run <container_name>");
+        assert_eq!(parse_line("stop").unwrap_err().to_string(), "Usage: stop <container_name>");
+        assert_eq!(parse_line("frobnicate x").unwrap_err().to_string(), "Unknown command frobnicate");
+        assert_eq!(parse_line("RUN x").unwrap_err().to_string(), "Unknown command RUN");
+        assert_eq!(parse_line("--help").unwrap_err().to_string(), "Unknown command --help");
+    }
+
+    #[test]
+    fn slips_are_usage_errors_of_one_line() {
+        for line in [
+            "run --frob hello",
+            "run -m lots hello",
+            "run --timeout never hello",
+            "list all",
+            "ping ping",
+            "stop -t x y",
+            "format yaml",
+            "run 'open",
+            "run a\\",
+            "logs",
+            "logs a b",
+            "wait",
+            "run -d -i hello",
+            "shutdown now",
+            "run -m 0 x",
+        ] {
+            let error = parse_line(line).unwrap_err();
+            assert_eq!(error.code(), crate::Code::Usage, "{line}");
+            assert!(!error.to_string().contains('\n') && error.to_string().len() > 8, "{line}: {error}");
+        }
+        assert!(parse_line("run --nam x hello").unwrap_err().to_string().contains("did you mean --name"));
+    }
+
+    #[test]
+    fn sizes_and_durations_are_read_as_docker_reads_them() {
+        assert_eq!(parse_size("64m"), Ok(64 << 20));
+        assert_eq!(parse_size("1G"), Ok(1 << 30));
+        assert_eq!(parse_size("1MiB"), Ok(1 << 20));
+        assert_eq!(parse_size("65536"), Ok(65536));
+        assert_eq!(parse_duration("5"), Ok(Duration::from_secs(5)));
+        assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
+        for bad in ["", "-1", "m", "1x", "99999999999999999999g"] {
+            assert!(parse_size(bad).is_err(), "{bad}");
+        }
+        for bad in ["", "-1s", "soon", "99999999999999y", "1000y"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_verb_has_help() {
+        let all = parse(&["help".into()]).unwrap();
+        let Parsed::Help(text) = all else { panic!() };
+        for verb in [
+            "run", "stop", "list", "kill", "wait", "rm", "logs", "inspect", "put", "modules", "forget", "hello",
+            "ping", "format", "help", "shutdown",
+        ] {
+            assert!(text.contains(verb), "{verb} is not in: {text}");
+            assert!(matches!(parse(&["help".into(), verb.into()]), Ok(Parsed::Help(_))));
+        }
+        assert!(matches!(parse(&["run".into(), "--help".into()]), Ok(Parsed::Help(_))));
+        assert!(parse(&["help".into(), "nope".into()]).is_err());
+    }
+
+    proptest! {
+        /// What the command line sends is what the daemon reads.
+        #[test]
+        fn the_words_of_a_run_are_read_back(
+            (attach, interactive) in any::<(bool, bool)>(),
+            (name, argv0) in any::<(Option<String>, Option<String>)>(),
+            env in prop::collection::vec("[A-Z]{1,5}=\\PC{0,20}|-\\PC{0,5}", 0..4),
+            memory in prop::option::of(1usize..1 << 40),
+            timeout in prop::option::of(0u64..1 << 50),
+            (module, args) in ("[a-z]{1,9}", prop::collection::vec(any::<String>(), 0..5)),
+        ) {
+            let run = RunArgs {
+                attach, interactive, name, argv0, env, memory,
+                timeout: timeout.map(Duration::from_nanos),
+                command: [vec![module], args].concat(),
+                ..RunArgs::default()
+            };
+            prop_assert_eq!(parse(&run.words()).unwrap(), Parsed::Request(Request::Run(run)));
+        }
+
+        #[test]
+        fn no_line_makes_the_parser_panic(line in "\\PC{0,60}|(run|stop|list|logs|put|help|format)( [-a-z'\"\\\\=0-9]{0,6}){0,5}") {
+            if let Ok(words) = split(&line) && !words.is_empty() {
+                let _outcome = parse(&words);
+            }
+        }
+
+        #[test]
+        fn quoted_words_come_back_whole(words in prop::collection::vec("[^\\x00\\n\\r]{0,12}", 1..6)) {
+            let line = shlex::try_join(words.iter().map(String::as_str)).unwrap();
+            prop_assert_eq!(split(&line).unwrap(), words);
+        }
+    }
+}

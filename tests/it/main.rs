@@ -1,0 +1,1 @@
+//! Features, end to end.
