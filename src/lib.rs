@@ -3,6 +3,10 @@
 //! The map, one line a room; `ARCHITECTURE.md` says how a request walks through them. Arrows point one way:
 //! `api -> daemon -> engine -> model`, and `cli -> client -> model`.
 
+/// Every limit, with its unit, default and flag.
+pub mod config;
+/// The only folder that says `wasmtime`.
+pub mod engine;
 /// What can go wrong, as a code to branch on and a line to read.
 pub mod error;
 /// Pure: no tokio, no wasmtime, no files, no sockets, no clock.

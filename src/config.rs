@@ -1,0 +1,211 @@
+//! Every limit of the daemon, with its unit, its default and its flag. The README's table is checked against [`limits`].
+
+use crate::model::request::{parse_duration, parse_size};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Where a daemon listens, and a client looks for it, unless told otherwise.
+pub const ADDRESS_DEFAULT: &str = "127.0.0.1:8080";
+
+/// What `coracle daemon` is told.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Config {
+    /// Address to listen on; port 0 picks a free one. Only loopback addresses are accepted
+    #[arg(long, value_name = "ADDR", default_value = ADDRESS_DEFAULT)]
+    pub listen: SocketAddr,
+    /// Where stored modules and the daemon's records are kept [default: the platform's state directory]
+    #[arg(long, value_name = "DIR", env = "CORACLE_STATE_DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Where the directories of instances are made [default: /tmp, off Unix the system's temp directory]
+    #[arg(long, value_name = "DIR", env = "CORACLE_ROOT", default_value_os_t = root_default())]
+    pub root: PathBuf,
+    /// Look for NAME.wasm and NAME.wat here too; files may change while the daemon runs (repeatable)
+    #[arg(long = "modules", value_name = "DIR")]
+    pub module_dirs: Vec<PathBuf>,
+    /// The limits
+    #[command(flatten)]
+    pub limits: Limits,
+}
+
+/// Numbers that bound what the daemon holds. Reaching one is an ordinary refusal that names its flag.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Limits {
+    /// Memories and tables of one instance together, unless its run says otherwise with -m
+    #[arg(long = "memory", value_name = "SIZE", value_parser = parse_size, default_value = "256m")]
+    pub memory_bytes_max: usize,
+    /// The most that a run may ask for with -m
+    #[arg(long = "memory-max", value_name = "SIZE", value_parser = parse_size, default_value = "4g")]
+    pub memory_bytes_ceiling: usize,
+    /// Memories and tables of all instances together [default: half of the machine's memory]
+    #[arg(long = "memory-total", value_name = "SIZE", value_parser = parse_size)]
+    pub memory_bytes_total: Option<usize>,
+    /// Live instances at a time
+    #[arg(long = "instances", value_name = "N", default_value_t = 4096, value_parser = count::<1_000_000>)]
+    pub instances_max: usize,
+    /// Ended instances whose record and log are kept
+    #[arg(long = "keep", value_name = "N", default_value_t = 1000, value_parser = count::<1_000_000>)]
+    pub ended_max: usize,
+    /// Log of one instance, in memory; the oldest output goes first
+    #[arg(long = "log", value_name = "SIZE", value_parser = parse_size, default_value = "256k")]
+    pub log_bytes_max: usize,
+    /// Connections at a time
+    #[arg(long = "connections", value_name = "N", default_value_t = 1024, value_parser = count::<1_000_000>)]
+    pub connections_max: usize,
+    /// Time for a new connection to send its first request
+    #[arg(long = "first-request", value_name = "TIME", value_parser = parse_duration, default_value = "60s")]
+    pub first_request: Duration,
+    /// Time for a peer to send the rest of a line or a transfer that it began, and to take a reply
+    #[arg(long = "stall", value_name = "TIME", value_parser = parse_duration, default_value = "30s")]
+    pub stall: Duration,
+    /// Size of a module
+    #[arg(long = "module-size", value_name = "SIZE", value_parser = parse_size, default_value = "128m")]
+    pub module_bytes_max: usize,
+    /// Modules stored with `put`
+    #[arg(long = "stored-modules", value_name = "N", default_value_t = 1000, value_parser = count::<1_000_000>)]
+    pub stored_modules_max: usize,
+    /// Compiled modules kept in memory
+    #[arg(long = "module-cache", value_name = "N", default_value_t = 64, value_parser = count::<1_000_000>)]
+    pub module_cache_max: usize,
+    /// Open files, directories and streams of one instance
+    #[arg(long = "handles", value_name = "N", default_value_t = 256, value_parser = count::<1_000_000>)]
+    pub handles_max: usize,
+    /// Host memory that one call of a guest may take for its arguments and results
+    #[arg(long = "hostcall-memory", value_name = "SIZE", value_parser = parse_size, default_value = "32m")]
+    pub hostcall_bytes_max: usize,
+}
+
+/// Limits that are part of the contract and have no flag.
+pub mod fixed {
+    use std::time::Duration;
+
+    /// Epoch tick: how long a guest may compute before others get their turn and its own end is noticed.
+    pub const TICK: Duration = Duration::from_millis(10);
+    /// Stack of WebAssembly code; deeper recursion traps.
+    pub const WASM_STACK_BYTES: usize = 512 * 1024;
+    /// Stack of a guest with its host calls; what is above [`WASM_STACK_BYTES`] is the host code's.
+    pub const STACK_BYTES: usize = 2 * 1024 * 1024;
+    /// Random bytes that a guest gets in one call: filling more would be a long step without a yield.
+    pub const RANDOM_BYTES_MAX: u64 = 64 * 1024;
+    /// Core instances, memories and tables within one component instance.
+    pub const CORE_INSTANCES_MAX: usize = 256;
+    /// Frames of a backtrace.
+    pub const BACKTRACE_FRAMES_MAX: usize = 8;
+    /// Output that waits for an attached client before the guest has to wait.
+    pub const ATTACHED_BYTES_MAX: usize = 256 * 1024;
+    /// Input that waits for a guest before the client has to wait.
+    pub const STDIN_BYTES_MAX: usize = 64 * 1024;
+    /// Silence that completes a short request without a line end.
+    pub const SILENCE: Duration = Duration::from_millis(50);
+    /// Requests refused in a row, for their form, before the connection is closed.
+    pub const REFUSALS_MAX: u32 = 10;
+    /// Time for guests to be gone when the daemon ends.
+    pub const DRAIN: Duration = Duration::from_secs(5);
+    /// Entries of a modules directory that are looked at for a listing.
+    pub const DIRECTORY_ENTRIES_MAX: usize = 10_000;
+}
+
+impl Limits {
+    /// The budget of all instances together, in bytes.
+    pub fn memory_bytes_total(&self) -> usize {
+        self.memory_bytes_total.unwrap_or_else(|| machine_memory_bytes() / 2)
+    }
+}
+
+/// One limit, as the README's table shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limit {
+    /// The flag of `coracle daemon`.
+    pub flag: String,
+    /// Its default; empty where it depends on the machine.
+    pub default: String,
+    /// What it bounds.
+    pub what: String,
+}
+
+/// Every limit that has a flag, from the definitions that the command line is built of.
+pub fn limits() -> Vec<Limit> {
+    let command = <Limits as clap::Args>::augment_args(clap::Command::new("limits"));
+    command
+        .get_arguments()
+        .filter_map(|arg| {
+            Some(Limit {
+                flag: format!("--{}", arg.get_long()?),
+                default: arg.get_default_values().iter().map(|v| v.to_string_lossy()).collect(),
+                what: arg.get_help().map(ToString::to_string).unwrap_or_default(),
+            })
+        })
+        .collect()
+}
+
+fn count<const MAX: usize>(s: &str) -> Result<usize, String> {
+    match s.parse::<usize>() {
+        Ok(n) if (1..=MAX).contains(&n) => Ok(n),
+        _ => Err(format!("a number from 1 to {MAX} is wanted")),
+    }
+}
+
+fn root_default() -> PathBuf {
+    if cfg!(unix) { PathBuf::from("/tmp") } else { std::env::temp_dir() }
+}
+
+/// Physical memory, in bytes; 4 GiB is assumed where the system does not say.
+fn machine_memory_bytes() -> usize {
+    #[cfg(target_os = "linux")]
+    {
+        // sysinfo(2): totalram counts units of mem_unit bytes.
+        let info = rustix::system::sysinfo();
+        let total = u128::from(info.totalram) * u128::from(info.mem_unit);
+        usize::try_from(total).unwrap_or(usize::MAX)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        4 << 30
+    }
+}
+
+impl Config {
+    /// The defaults, for a daemon inside another program.
+    pub fn new(listen: SocketAddr, state_dir: PathBuf, root: PathBuf) -> Config {
+        use clap::{Args, FromArgMatches};
+        let command = Config::augment_args(clap::Command::new("daemon").no_binary_name(true));
+        let matches =
+            command.try_get_matches_from(Vec::<String>::new()).expect("every flag of the daemon has a default");
+        let config = Config::from_arg_matches(&matches).expect("defaults parse");
+        Config { listen, state_dir: Some(state_dir), root, ..config }
+    }
+
+    /// The state directory, given or the platform's. `None`: the platform has none for this user.
+    pub fn state_dir(&self) -> Option<PathBuf> {
+        self.state_dir.clone().or_else(state_dir_default)
+    }
+}
+
+/// `$XDG_STATE_HOME/coracle` on Linux; elsewhere the local data directory of the application.
+pub fn state_dir_default() -> Option<PathBuf> {
+    let dirs = directories::ProjectDirs::from("", "", "coracle")?;
+    Some(dirs.state_dir().unwrap_or_else(|| dirs.data_local_dir()).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_limit_has_a_flag_and_says_what_it_bounds() {
+        let all = limits();
+        assert_eq!(all.len(), 14);
+        for limit in all {
+            assert!(!limit.what.is_empty(), "{limit:?}");
+            assert_eq!(limit.default.is_empty(), limit.flag == "--memory-total", "{limit:?}");
+        }
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_command_line() {
+        let config = Config::new(([127, 0, 0, 1], 0).into(), "s".into(), "r".into());
+        assert_eq!(config.limits.memory_bytes_max, 256 << 20);
+        assert!(config.limits.memory_bytes_total() > 64 << 20);
+        assert_eq!(config.state_dir(), Some("s".into()));
+    }
+}

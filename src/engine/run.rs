@@ -1,0 +1,212 @@
+//! The one function in which guest code executes.
+
+use super::program::Kind;
+use super::sandbox::{Host, Refused, World};
+use super::{Engine, Program, Sandbox};
+use crate::config::fixed;
+use crate::model::instance::{Ended, ExitStatus};
+use bytesize::ByteSize;
+use std::fmt::Write;
+use wasmtime::{Store, Trap, WasmBacktrace};
+use wasmtime_wasi::I32Exit;
+use wasmtime_wasi::p2::bindings::CommandPre;
+
+/// Runs `program` in a store of its own until the guest returns, exits or traps.
+///
+/// # Cancel safety
+///
+/// To drop the future is to end the guest, wherever it is: wasmtime unwinds its stack and the store goes with it.
+pub async fn run(engine: &Engine, program: &Program, sandbox: Sandbox) -> Ended {
+    let memory_bytes_max = sandbox.memory_bytes_max;
+    let world = match program.0 {
+        Kind::Module(_) => World::Module,
+        Kind::Component(_) => World::Component,
+    };
+    let mut store = match sandbox.into_store(engine, world) {
+        Ok(store) => store,
+        Err(e) => return failed("io", e.to_string()),
+    };
+    let result = match &program.0 {
+        Kind::Module(pre) => run_module(&mut store, pre).await,
+        Kind::Component(pre) => run_component(&mut store, pre).await,
+    };
+    match result {
+        Ok(code) => exited(code),
+        Err(error) => ended_by(&error, store.data().refused(), store.data().was_entered(), memory_bytes_max),
+    }
+}
+
+async fn run_module(store: &mut Store<Host>, pre: &wasmtime::InstancePre<Host>) -> wasmtime::Result<u8> {
+    let instance = pre.instantiate_async(&mut *store).await?;
+    store.data_mut().enter();
+    instance.get_typed_func::<(), ()>(&mut *store, "_start")?.call_async(store, ()).await?;
+    Ok(0)
+}
+
+async fn run_component(store: &mut Store<Host>, pre: &CommandPre<Host>) -> wasmtime::Result<u8> {
+    let command = pre.instantiate_async(&mut *store).await?;
+    store.data_mut().enter();
+    Ok(u8::from(command.wasi_cli_run().call_run(store).await?.is_err()))
+}
+
+fn exited(code: u8) -> Ended {
+    Ended { status: ExitStatus::Exited(code), reason: "exit".to_owned(), message: None }
+}
+
+fn failed(reason: &str, message: String) -> Ended {
+    Ended { status: ExitStatus::Failed, reason: reason.to_owned(), message: Some(message) }
+}
+
+/// What an error out of wasmtime means for the run.
+fn ended_by(error: &wasmtime::Error, refused: Option<Refused>, entered: bool, memory_bytes_max: usize) -> Ended {
+    if let Some(exit) = error.downcast_ref::<I32Exit>() {
+        // Both worlds hand out the low eight bits.
+        return exited(u8::try_from(exit.0 & 0xff).expect("eight bits fit a byte"));
+    }
+    let trap = error.downcast_ref::<Trap>();
+    let refused = refused.map(|r| refusal(r, memory_bytes_max));
+    let mut message = match trap {
+        Some(trap) => trap.to_string().trim_start_matches("wasm trap: ").to_owned(),
+        None => error.root_cause().to_string(),
+    };
+    if let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() {
+        message.push_str(&frames(backtrace));
+    }
+    match (trap, refused) {
+        // Its memories or tables are larger than it may have from the start: no guest code ran.
+        (None, Some(refused)) if !entered => {
+            Ended { status: ExitStatus::Killed, reason: "memory".to_owned(), message: Some(refused) }
+        }
+        (None, None) if !entered => failed("instantiate", message),
+        (trap, refused) => {
+            if let Some(refused) = refused {
+                let _infallible = write!(message, "; before that, {refused}");
+            }
+            let kind = trap.map_or("host-call", |t| trap_word(*t));
+            Ended { status: ExitStatus::Trapped, reason: format!("trap:{kind}"), message: Some(message) }
+        }
+    }
+}
+
+fn refusal(refused: Refused, memory_bytes_max: usize) -> String {
+    let wanted = ByteSize(u64::try_from(refused.wanted).unwrap_or(u64::MAX));
+    if refused.daemon_wide {
+        return format!(
+            "it was refused {wanted} of memory, because all instances together are at their limit (--memory-total)"
+        );
+    }
+    let max = ByteSize(u64::try_from(memory_bytes_max).unwrap_or(u64::MAX));
+    format!("it was refused {wanted} of memory; its limit is {max} (-m)")
+}
+
+/// The frames nearest to the trap, one behind the other: `in inner < outer < _start`.
+fn frames(backtrace: &WasmBacktrace) -> String {
+    let all = backtrace.frames();
+    let mut out = String::new();
+    for (i, frame) in all.iter().take(fixed::BACKTRACE_FRAMES_MAX).enumerate() {
+        out.push_str(if i == 0 { " in " } else { " < " });
+        match frame.func_name() {
+            Some(name) => {
+                let _infallible = write!(out, "{:#}", rustc_demangle::demangle(name));
+            }
+            None => {
+                let _infallible = write!(out, "function {}", frame.func_index());
+            }
+        }
+    }
+    if all.len() > fixed::BACKTRACE_FRAMES_MAX {
+        let _infallible = write!(out, " < {} more", all.len() - fixed::BACKTRACE_FRAMES_MAX);
+    }
+    crate::model::escape::short(&out, 512)
+}
+
+/// The word behind `trap:` in a reason.
+fn trap_word(trap: Trap) -> &'static str {
+    match trap {
+        Trap::StackOverflow => "stack-overflow",
+        Trap::MemoryOutOfBounds => "memory-out-of-bounds",
+        Trap::TableOutOfBounds => "table-out-of-bounds",
+        Trap::IndirectCallToNull => "null-call",
+        Trap::BadSignature => "bad-signature",
+        Trap::IntegerOverflow => "integer-overflow",
+        Trap::IntegerDivisionByZero => "integer-division-by-zero",
+        Trap::BadConversionToInteger => "bad-conversion",
+        Trap::UnreachableCodeReached => "unreachable",
+        Trap::Interrupt => "interrupt",
+        _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sandbox::tests::bare;
+    use super::*;
+
+    fn run_text(text: &str) -> Ended {
+        let engine = Engine::new().unwrap();
+        let program = engine.compile(text.as_bytes(), true).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(engine.paced(run(&engine, &program, bare())))
+    }
+
+    fn start(body: &str) -> String {
+        format!(
+            "(module (import \"wasi_snapshot_preview1\" \"proc_exit\" (func $exit (param i32))) (memory (export \"memory\") 1)
+               (table 1 funcref) (func $inner {body}) (func $main (export \"_start\") call $inner))"
+        )
+    }
+
+    #[test]
+    fn exit_codes_are_the_guests_own() {
+        assert_eq!(run_text(&start("")).status, ExitStatus::Exited(0));
+        for code in [0, 1, 7, 125, 126, 200, 255] {
+            let ended = run_text(&start(&format!("i32.const {code} call $exit")));
+            assert_eq!((ended.status, ended.reason.as_str()), (ExitStatus::Exited(code), "exit"));
+        }
+        // As a process: the low eight bits.
+        assert_eq!(run_text(&start("i32.const 256 call $exit")).status, ExitStatus::Exited(0));
+        assert_eq!(run_text(&start("i32.const -1 call $exit")).status, ExitStatus::Exited(255));
+    }
+
+    #[test]
+    fn a_trap_names_its_kind_and_where_it_was() {
+        for (body, kind, says) in [
+            ("unreachable", "trap:unreachable", "in inner < main"),
+            ("i32.const 1 i32.const 0 i32.div_u drop", "trap:integer-division-by-zero", "divide by zero in inner"),
+            ("i32.const -1 i32.load drop", "trap:memory-out-of-bounds", "out of bounds memory access in inner"),
+            ("i32.const 0 call_indirect", "trap:null-call", "uninitialized element"),
+            ("call $inner", "trap:stack-overflow", "more"),
+        ] {
+            let ended = run_text(&start(body));
+            assert_eq!((ended.status, ended.reason.as_str()), (ExitStatus::Trapped, kind), "{ended:?}");
+            let message = ended.message.unwrap();
+            assert!(message.contains(says), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_program_larger_than_its_memory_never_starts_and_one_page_less_does() {
+        let module = |pages: u32| format!("(module (memory (export \"memory\") {pages}) (func (export \"_start\")))");
+        assert_eq!(run_text(&module(16)).status, ExitStatus::Exited(0));
+        let ended = run_text(&module(17));
+        assert_eq!((ended.status, ended.reason.as_str()), (ExitStatus::Killed, "memory"), "{ended:?}");
+        assert!(ended.message.unwrap().contains("-m"));
+        let tables = "(module (memory (export \"memory\") 15) (table 8193 funcref) (func (export \"_start\")))";
+        assert_eq!(run_text(tables).reason, "memory", "memories and tables are one sum");
+    }
+
+    #[test]
+    fn a_refused_growth_is_minus_one_to_the_guest_and_named_when_it_traps() {
+        let exit = start("i32.const 16 memory.grow i32.const 0xff i32.and call $exit");
+        assert_eq!(run_text(&exit).status, ExitStatus::Exited(255));
+        let ended = run_text(&start("i32.const 16 memory.grow drop unreachable"));
+        assert_eq!(ended.reason, "trap:unreachable");
+        assert!(ended.message.unwrap().contains("its limit is 1.0 MiB (-m)"));
+    }
+
+    #[test]
+    fn a_start_function_that_traps_is_a_trap() {
+        let ended = run_text("(module (func $s unreachable) (start $s) (func (export \"_start\")))");
+        assert_eq!(ended.reason, "trap:unreachable");
+    }
+}

@@ -1,0 +1,283 @@
+//! What one guest may touch, and the one way to build a store for it.
+
+use super::Engine;
+use super::stdio::{Sink, StdinPipe, Stdout};
+use crate::config::fixed;
+use crate::error::{Error, Result};
+use crate::model::request::StdStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use wasmtime::component::ResourceTable;
+use wasmtime::{ResourceLimiter, Store, UpdateDeadline};
+use wasmtime_wasi::p1::WasiP1Ctx;
+use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+
+/// Everything that is lent to one run. What is not in here, the guest does not have.
+pub struct Sandbox {
+    /// `argv`, with the program's name first.
+    pub args: Vec<String>,
+    /// The whole environment.
+    pub env: Vec<(String, String)>,
+    /// The directory lent as `/`: a path that leads to the verified directory and to nothing else (`/proc/self/fd/N` on
+    /// Linux). It is opened once, while the store is built.
+    pub directory: PathBuf,
+    /// Standard input; `None` is closed.
+    pub stdin: Option<StdinPipe>,
+    /// Where standard output and standard error go.
+    pub sink: Arc<dyn Sink>,
+    /// All memories and tables together, in bytes.
+    pub memory_bytes_max: usize,
+    /// What all instances share.
+    pub memory_total: Arc<MemoryBudget>,
+    /// Open files, directories and streams.
+    pub handles_max: usize,
+    /// Host memory that one call may take, in bytes.
+    pub hostcall_bytes_max: usize,
+    /// Called once, when guest code is entered.
+    pub on_enter: Box<dyn FnOnce() + Send>,
+}
+
+/// A number of bytes that all instances share.
+#[derive(Debug)]
+pub struct MemoryBudget {
+    used: AtomicUsize,
+    max: usize,
+}
+
+impl MemoryBudget {
+    /// A budget of `max` bytes.
+    pub fn new(max: usize) -> MemoryBudget {
+        MemoryBudget { used: AtomicUsize::new(0), max }
+    }
+
+    /// Bytes that are taken now.
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        let taken = self.used.try_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+            used.checked_add(bytes).filter(|sum| *sum <= self.max)
+        });
+        taken.is_ok()
+    }
+}
+
+/// The memory of one store: all memories and tables in one sum, which wasmtime's own limiter does not offer.
+pub(super) struct Memory {
+    used: usize,
+    max: usize,
+    total: Arc<MemoryBudget>,
+    /// What was last refused: size wanted and the limit that forbade it.
+    refused: Option<Refused>,
+}
+
+/// A growth that the limiter refused.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Refused {
+    /// Bytes that all memories and tables would have had.
+    pub(super) wanted: usize,
+    /// Whether it was the budget of all instances together.
+    pub(super) daemon_wide: bool,
+}
+
+impl Memory {
+    fn grow(&mut self, delta_bytes: usize) -> bool {
+        let wanted = self.used.saturating_add(delta_bytes);
+        let within = wanted <= self.max;
+        if within && self.total.take(delta_bytes) {
+            self.used = wanted;
+            return true;
+        }
+        self.refused = Some(Refused { wanted, daemon_wide: within });
+        false
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        self.total.used.fetch_sub(self.used, Ordering::Relaxed);
+    }
+}
+
+impl ResourceLimiter for Memory {
+    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        // Past the memory's own maximum wasmtime would refuse too, but only after the bytes were counted here.
+        Ok(maximum.is_none_or(|max| desired <= max) && self.grow(desired.saturating_sub(current)))
+    }
+
+    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let bytes = desired.saturating_sub(current).saturating_mul(size_of::<usize>());
+        Ok(maximum.is_none_or(|max| desired <= max) && self.grow(bytes))
+    }
+
+    fn instances(&self) -> usize {
+        fixed::CORE_INSTANCES_MAX
+    }
+
+    fn tables(&self) -> usize {
+        fixed::CORE_INSTANCES_MAX
+    }
+
+    fn memories(&self) -> usize {
+        fixed::CORE_INSTANCES_MAX
+    }
+}
+
+/// What a store holds for its guest.
+pub(super) struct Host {
+    wasi: Wasi,
+    pub(super) memory: Memory,
+    on_enter: Option<Box<dyn FnOnce() + Send>>,
+}
+
+enum Wasi {
+    P1(WasiP1Ctx),
+    P2(WasiCtx, ResourceTable),
+}
+
+impl Host {
+    pub(super) fn wasi_p1(&mut self) -> &mut WasiP1Ctx {
+        match &mut self.wasi {
+            Wasi::P1(ctx) => ctx,
+            Wasi::P2(..) => unreachable!("a core module is run in a store that was built for one"),
+        }
+    }
+
+    pub(super) fn refused(&self) -> Option<Refused> {
+        self.memory.refused
+    }
+
+    /// Guest code is being executed; whoever wants to know is told the first time.
+    pub(super) fn enter(&mut self) {
+        if let Some(tell) = self.on_enter.take() {
+            tell();
+        }
+    }
+
+    pub(super) fn was_entered(&self) -> bool {
+        self.on_enter.is_none()
+    }
+}
+
+impl WasiView for Host {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        match &mut self.wasi {
+            Wasi::P1(ctx) => ctx.ctx(),
+            Wasi::P2(ctx, table) => WasiCtxView { ctx, table },
+        }
+    }
+}
+
+/// Which of WASI's two worlds a store is built for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum World {
+    Module,
+    Component,
+}
+
+impl Sandbox {
+    /// Builds the store. Limits, deadline and the pre-emption at each tick are set before any guest code can run.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if the directory cannot be opened.
+    pub(super) fn into_store(self, engine: &Engine, world: World) -> Result<Store<Host>> {
+        let mut builder = WasiCtxBuilder::new();
+        builder
+            .args(&self.args)
+            .envs(&self.env)
+            .stdout(Stdout::new(Arc::clone(&self.sink), StdStream::Stdout))
+            .stderr(Stdout::new(self.sink, StdStream::Stderr))
+            .max_random_size(fixed::RANDOM_BYTES_MAX);
+        if let Some(stdin) = self.stdin {
+            builder.stdin(stdin);
+        }
+        builder
+            .preopened_dir(&self.directory, "/", FsPerms::ReadWrite)
+            .map_err(|e| Error::io("the directory of the instance cannot be opened", &e))?;
+        let mut wasi = match world {
+            World::Module => Wasi::P1(builder.build_p1()),
+            World::Component => Wasi::P2(builder.build(), ResourceTable::new()),
+        };
+        match &mut wasi {
+            Wasi::P1(ctx) => ctx.ctx().table.set_max_capacity(self.handles_max),
+            Wasi::P2(_, table) => table.set_max_capacity(self.handles_max),
+        }
+        let memory = Memory { used: 0, max: self.memory_bytes_max, total: self.memory_total, refused: None };
+        let mut store = Store::new(&engine.engine, Host { wasi, memory, on_enter: Some(self.on_enter) });
+        store.limiter(|host| &mut host.memory);
+        store.set_hostcall_fuel(self.hostcall_bytes_max);
+        store.set_epoch_deadline(1);
+        // To yield, not to trap: whoever drives the future drops it when the guest should end, in a host call too.
+        store.epoch_deadline_callback(|mut store| {
+            // A start function computes before instantiation is over; this is where that shows.
+            store.data_mut().enter();
+            Ok(UpdateDeadline::Yield(1))
+        });
+        Ok(store)
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    struct Nowhere;
+
+    #[async_trait::async_trait]
+    impl Sink for Nowhere {
+        fn room(&self) -> usize {
+            4096
+        }
+        async fn ready(&self) {}
+        fn write(&self, _: StdStream, _: bytes::Bytes) {}
+    }
+
+    pub(in crate::engine) fn bare() -> Sandbox {
+        Sandbox {
+            args: vec!["test".into()],
+            env: vec![],
+            directory: std::env::temp_dir(),
+            stdin: None,
+            sink: Arc::new(Nowhere),
+            memory_bytes_max: 1 << 20,
+            memory_total: Arc::new(MemoryBudget::new(1 << 30)),
+            handles_max: 16,
+            hostcall_bytes_max: 32 << 20,
+            on_enter: Box::new(|| ()),
+        }
+    }
+
+    fn memory(max: usize, total: &Arc<MemoryBudget>) -> Memory {
+        Memory { used: 0, max, total: Arc::clone(total), refused: None }
+    }
+
+    #[test]
+    fn memories_and_tables_are_one_sum() {
+        let total = Arc::new(MemoryBudget::new(1000));
+        let mut a = memory(100, &total);
+        assert!(a.memory_growing(0, 60, None).unwrap());
+        assert!(a.table_growing(0, 5, None).unwrap(), "5 entries of 8 bytes just fit");
+        assert!(!a.memory_growing(60, 61, None).unwrap());
+        assert!(!a.table_growing(5, 6, None).unwrap());
+        assert_eq!(total.used(), 100);
+        drop(a);
+        assert_eq!(total.used(), 0);
+    }
+
+    #[test]
+    fn the_budget_of_all_is_shared_and_given_back() {
+        let total = Arc::new(MemoryBudget::new(150));
+        let (mut a, mut b) = (memory(100, &total), memory(100, &total));
+        assert!(a.memory_growing(0, 100, None).unwrap());
+        assert!(b.memory_growing(0, 50, None).unwrap());
+        assert!(!b.memory_growing(50, 51, None).unwrap());
+        assert!(b.refused.unwrap().daemon_wide);
+        drop(a);
+        assert!(b.memory_growing(50, 100, None).unwrap());
+        assert!(!b.memory_growing(100, usize::MAX, None).unwrap());
+        assert!(!b.refused.unwrap().daemon_wide);
+    }
+}

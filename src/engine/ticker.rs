@@ -1,0 +1,148 @@
+//! The clock of pre-emption: an OS thread that advances the engine's epoch while guest code runs, and sleeps while none does.
+//!
+//! A timer of the guests' runtime would starve behind the very guests that it should interrupt.
+
+use crate::config::fixed;
+use pin_project_lite::pin_project;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::task::{Context, Poll};
+use std::thread::{self, Thread};
+use wasmtime::EngineWeak;
+
+/// Ticks without a guest before the thread goes to sleep: waking it costs a system call, so not after each short run.
+const IDLE_TICKS: u32 = 20;
+
+#[derive(Default)]
+struct Shared {
+    /// Guests that are being polled right now.
+    polled: AtomicUsize,
+    asleep: AtomicBool,
+    ended: AtomicBool,
+}
+
+/// Handle of the ticker thread, which ends with it (or with the engine, whichever is first).
+pub(super) struct Ticker {
+    shared: Arc<Shared>,
+    thread: Thread,
+}
+
+impl Ticker {
+    pub(super) fn start(engine: EngineWeak) -> std::io::Result<Ticker> {
+        let shared = Arc::new(Shared::default());
+        let theirs = Arc::clone(&shared);
+        let handle = thread::Builder::new().name("ticker".into()).spawn(move || tick(&engine, &theirs))?;
+        Ok(Ticker { shared, thread: handle.thread().clone() })
+    }
+
+    pub(super) fn paced<F: Future>(&self, future: F) -> Paced<F> {
+        Paced { future, shared: Arc::clone(&self.shared), thread: self.thread.clone() }
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.shared.ended.store(true, SeqCst);
+        self.thread.unpark();
+    }
+}
+
+fn tick(engine: &EngineWeak, shared: &Shared) {
+    let mut idle = 0;
+    while !shared.ended.load(SeqCst) {
+        if idle < IDLE_TICKS {
+            thread::park_timeout(fixed::TICK);
+        } else {
+            // Announce the sleep before the last look, so that a guest that begins in between sees it and wakes us.
+            shared.asleep.store(true, SeqCst);
+            if shared.polled.load(SeqCst) == 0 && !shared.ended.load(SeqCst) {
+                thread::park();
+            }
+            shared.asleep.store(false, SeqCst);
+            idle = 0;
+            continue;
+        }
+        if shared.polled.load(SeqCst) == 0 {
+            idle += 1;
+            continue;
+        }
+        idle = 0;
+        match engine.upgrade() {
+            Some(engine) => engine.increment_epoch(),
+            None => return,
+        }
+    }
+}
+
+pin_project! {
+    /// A guest's future: the ticker runs while it is polled.
+    pub struct Paced<F> {
+        #[pin]
+        future: F,
+        shared: Arc<Shared>,
+        thread: Thread,
+    }
+}
+
+impl<F: Future> Future for Paced<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        /// Counts down also when the guest's host code panics.
+        struct Polled<'a>(&'a AtomicUsize);
+        impl Drop for Polled<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, SeqCst);
+            }
+        }
+        let this = self.project();
+        this.shared.polled.fetch_add(1, SeqCst);
+        let _polled = Polled(&this.shared.polled);
+        if this.shared.asleep.load(SeqCst) {
+            this.thread.unpark();
+        }
+        this.future.poll(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_epoch_stands_still_while_nobody_computes() {
+        let engine = super::super::Engine::new().unwrap();
+        let wait_asleep = || {
+            while !engine.ticker.shared.asleep.load(SeqCst) {
+                thread::yield_now();
+            }
+        };
+        wait_asleep();
+        // A guest of half a second of pure computing is given ticks, and then it is quiet again.
+        let program = engine
+            .compile(
+                &wat::parse_str(
+                    "(module (memory (export \"memory\") 1)
+            (func (export \"_start\") (local $i i32)
+              (loop $l (local.set $i (i32.add (local.get $i) (i32.const 1)))
+                (br_if $l (i32.lt_u (local.get $i) (i32.const 100000000))))))",
+                )
+                .unwrap(),
+                false,
+            )
+            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let sandbox = crate::engine::sandbox::tests::bare();
+        let mut polls = 0;
+        let guest = engine.paced(super::super::run(&engine, &program, sandbox));
+        let mut guest = std::pin::pin!(guest);
+        let ended = runtime.block_on(std::future::poll_fn(|cx| {
+            polls += 1;
+            guest.as_mut().poll(cx)
+        }));
+        assert_eq!(ended.status.exit_code(), 0, "{ended:?}");
+        assert!(polls > 1, "the guest computed through without a single tick");
+        wait_asleep();
+    }
+}
