@@ -3,8 +3,12 @@
 //! The map, one line a room; `ARCHITECTURE.md` says how a request walks through them. Arrows point one way:
 //! `api -> daemon -> engine -> model`, and `cli -> client -> model`.
 
+/// The front doors: translate, call the supervisor, translate back.
+pub mod api;
 /// Every limit, with its unit, default and flag.
 pub mod config;
+/// The shell: tasks, files, time.
+pub mod daemon;
 /// The only folder that says `wasmtime`.
 pub mod engine;
 /// What can go wrong, as a code to branch on and a line to read.

@@ -1,0 +1,4 @@
+//! Front doors of the daemon. They translate, call the supervisor and translate back; they decide nothing.
+
+mod connection;
+pub mod text;

@@ -1,0 +1,609 @@
+//! The line protocol over TCP: accept, read a request, call the supervisor, write the reply. `docs/protocol.md` specifies it.
+
+use super::connection::{self, Closed, Incoming, Outgoing};
+use crate::config::Limits;
+use crate::daemon::{Attachment, Cursor, Done, Supervisor};
+use crate::engine::{self, StdinPipe};
+use crate::error::{Error, Result};
+use crate::model::escape;
+use crate::model::frame;
+use crate::model::instance::RunSpec;
+use crate::model::name::Name;
+use crate::model::reply::{
+    self, Hello, Input, Line, LineAssembler, LogView, Output, Reply, StreamEvent, json_error, json_line, plain_error,
+};
+use crate::model::request::{self, LogsArgs, Parsed, PutArgs, Request, RmArgs, RunArgs, StdStream, WireFormat};
+use bytes::Bytes;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+/// The version of the protocol, for `hello`.
+pub const PROTOCOL: u32 = 1;
+
+/// What this daemon can do, for `hello`.
+const FEATURES: [&str; 6] = ["run", "attach", "stdin", "put", "logs-follow", "json"];
+
+/// Accepts clients until the daemon ends. Running out of descriptors pauses it; nothing else ends it.
+pub async fn serve(listener: TcpListener, supervisor: Supervisor, limits: Limits, tracker: TaskTracker) {
+    const BACK_OFF: Duration = Duration::from_millis(50);
+    let permits = Arc::new(Semaphore::new(limits.connections_max));
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = supervisor.shutdown_requested() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, peer)) if peer.ip().to_canonical().is_loopback() => stream,
+            Ok((_, peer)) => {
+                tracing::warn!(%peer, "a connection that is not from this machine was refused");
+                continue;
+            }
+            Err(e) => {
+                // EMFILE and its kin pass when others close; spinning would not help them to (accept(2)).
+                tracing::warn!("cannot accept: {e}");
+                tokio::time::sleep(BACK_OFF).await;
+                continue;
+            }
+        };
+        let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
+            refuse_connection(&stream, limits.connections_max);
+            continue;
+        };
+        let (supervisor, limits) = (supervisor.clone(), limits.clone());
+        tracker.spawn(async move {
+            Connection::new(stream, supervisor, &limits).serve().await;
+            drop(permit);
+        });
+    }
+}
+
+fn refuse_connection(stream: &TcpStream, max: usize) {
+    let error = Error::Limit { what: "connections", limit: max.to_string(), name: "--connections" };
+    // One small write into an empty socket buffer; a client that cannot even take that gets the close alone.
+    if let Err(e) = stream.try_write(plain_error(&error).as_bytes()) {
+        tracing::trace!("a refusal did not go out: {e}");
+    }
+}
+
+/// What came of a request, for the connection.
+enum Outcome {
+    /// Go on with the next one.
+    Next,
+    /// The peer is gone, or the protocol is out of step: close.
+    Close,
+}
+
+struct Connection {
+    supervisor: Supervisor,
+    incoming: Incoming,
+    outgoing: Outgoing,
+    format: WireFormat,
+    /// Refusals in a row that were about the form of requests.
+    refusals: u32,
+}
+
+impl Connection {
+    fn new(stream: TcpStream, supervisor: Supervisor, limits: &Limits) -> Connection {
+        let (incoming, outgoing) = connection::split(stream, limits);
+        Connection { supervisor, incoming, outgoing, format: WireFormat::Plain, refusals: 0 }
+    }
+
+    async fn serve(mut self) {
+        loop {
+            // Programs end their lines; for them silence is only a slow network.
+            let silence = self.format == WireFormat::Plain;
+            let line = tokio::select! {
+                biased;
+                line = self.incoming.line(silence) => line,
+                () = self.supervisor.shutdown_requested() => break,
+            };
+            let line = match line {
+                Ok(line) => line,
+                Err(Closed::Peer) => break,
+                Err(Closed::Refused(error)) => return self.refuse(&error).await,
+            };
+            let text = match frame::text(&line) {
+                Ok(text) => text,
+                Err(error) => return self.refuse(&error).await,
+            };
+            if text.trim().is_empty() {
+                continue;
+            }
+            let outcome = match self.parse(text) {
+                Ok(Parsed::Help(text)) => self.reply(Ok(Reply::Help(text))).await,
+                Ok(Parsed::Request(request)) => self.request(request).await,
+                Err(error) => self.reply(Err(error)).await,
+            };
+            match outcome {
+                Outcome::Next if self.refusals < crate::config::fixed::REFUSALS_MAX => {}
+                Outcome::Next | Outcome::Close => break,
+            }
+        }
+        self.outgoing.finish().await;
+        self.incoming.linger().await;
+    }
+
+    /// Says why, and closes; nothing that came after is interpreted.
+    async fn refuse(mut self, error: &Error) {
+        tracing::debug!("a connection was refused: {error}");
+        if let Outcome::Next = self.reply(Err(error.clone())).await {
+            self.outgoing.finish().await;
+            self.incoming.linger().await;
+        }
+    }
+
+    fn parse(&self, text: &str) -> Result<Parsed> {
+        let words = match self.format {
+            WireFormat::Json if text.starts_with('[') => serde_json::from_str::<Vec<String>>(text)
+                .map_err(|e| Error::Usage(format!("a line that begins with [ is a JSON array of words: {e}")))?,
+            _ => request::split(text)?,
+        };
+        request::parse(&words)
+    }
+
+    async fn reply(&mut self, result: Result<Reply>) -> Outcome {
+        match &result {
+            Ok(_) => self.refusals = 0,
+            Err(Error::UnknownVerb(_) | Error::MissingArgument(_) | Error::Usage(_)) => self.refusals += 1,
+            Err(_) => {}
+        }
+        let text = match (&result, self.format) {
+            (Ok(reply), WireFormat::Plain) => reply.plain(),
+            (Ok(reply), WireFormat::Json) => reply.json(),
+            (Err(error), WireFormat::Plain) => plain_error(error),
+            (Err(error), WireFormat::Json) => json_error(error),
+        };
+        match self.outgoing.send(&text).await {
+            Ok(()) => Outcome::Next,
+            Err(e) => {
+                tracing::debug!("a reply did not arrive: {e}");
+                Outcome::Close
+            }
+        }
+    }
+
+    async fn event(&mut self, event: StreamEvent) -> std::io::Result<()> {
+        self.outgoing.stream(&json_line(&Line::<()>::Event(event))).await
+    }
+
+    /// The whole surface: one arm a verb.
+    async fn request(&mut self, request: Request) -> Outcome {
+        let supervisor = self.supervisor.clone();
+        let result = match request {
+            Request::Run(args) => return self.run(args).await,
+            Request::Stop(args) => {
+                return self.end_each(&args.names, |name| supervisor.stop(name, args.time), Reply::Stopped).await;
+            }
+            Request::Kill(names) => {
+                return self.end_each(&names.names, |name| supervisor.kill(name), Reply::Killed).await;
+            }
+            Request::Wait(names) => {
+                return self.end_each(&names.names, |name| supervisor.wait(name).map(Some), Reply::Waited).await;
+            }
+            Request::Logs(args) => return self.logs(&args).await,
+            Request::Put(args) => return self.put(args).await,
+            Request::Rm(args) => self.remove(&args).await,
+            Request::List(args) if args.quiet => {
+                Ok(Reply::Names(supervisor.list().into_iter().map(|view| view.name).collect()))
+            }
+            Request::List(_) => Ok(Reply::List(supervisor.list())),
+            Request::Inspect(names) => {
+                each(&names.names, |name| supervisor.inspect(&name).map(|view| Reply::Inspected(Box::new(view))))
+            }
+            Request::Modules(_) => Ok(Reply::Modules(supervisor.modules().await)),
+            Request::Forget(names) => self.forget(&names.names).await,
+            Request::Hello => Ok(Reply::Hello(hello())),
+            Request::Ping => Ok(Reply::Pong),
+            Request::Format { format } => {
+                self.format = format;
+                Ok(Reply::Format(format))
+            }
+            Request::Help { .. } => Err(Error::Internal("help is answered by the grammar".into())),
+            Request::Shutdown => {
+                let outcome = self.reply(Ok(Reply::ShuttingDown)).await;
+                supervisor.shut_down();
+                return outcome;
+            }
+        };
+        self.reply(result).await
+    }
+
+    async fn run(&mut self, args: RunArgs) -> Outcome {
+        let attach = args.attach;
+        let spec = match self.run_spec(args.clone()) {
+            Ok(spec) => spec,
+            Err(error) => return self.reply(Err(error)).await,
+        };
+        let module = spec.module.clone();
+        let supervisor = self.supervisor.clone();
+        let notify = Arc::new(tokio::sync::Notify::new());
+        let started = {
+            let compiling = Arc::clone(&notify);
+            let run = supervisor.run(spec, attach, args.sha256.as_deref(), move || compiling.notify_one());
+            let mut run = std::pin::pin!(run);
+            loop {
+                tokio::select! {
+                    biased;
+                    started = &mut run => break started,
+                    () = notify.notified(), if attach => {
+                        if self.event(StreamEvent::Compiling { module: module.clone() }).await.is_err() {
+                            return Outcome::Close;
+                        }
+                    }
+                    // Nobody would see it run. A client that only sends `run` and leaves gets what it asked for.
+                    () = self.incoming.gone(), if attach => return Outcome::Close,
+                }
+            }
+        };
+        match started {
+            Ok(started) => match started.attachment {
+                Some(attachment) => self.attached(started.created, attachment).await,
+                None => self.reply(Ok(Reply::Created(started.created))).await,
+            },
+            Err(error) => self.reply(Err(error)).await,
+        }
+    }
+
+    fn run_spec(&self, args: RunArgs) -> Result<RunSpec> {
+        if args.attach && self.format != WireFormat::Json {
+            return Err(Error::Usage("--attach streams events, which needs `format json` first".into()));
+        }
+        if args.interactive && !args.attach {
+            return Err(Error::Usage(
+                "-i needs a client that stays attached: `coracle run -i`, or --attach on the wire".into(),
+            ));
+        }
+        let module: Name = args.module().parse()?;
+        let name: Name = match &args.name {
+            Some(name) => name.parse()?,
+            None => module.clone(),
+        };
+        if let Some(bad) = args
+            .argv0
+            .iter()
+            .map(String::as_str)
+            .chain(args.guest_args().iter().map(String::as_str))
+            .find(|a| a.contains('\0'))
+        {
+            return Err(Error::Usage(format!("an argument cannot hold a NUL: {}", escape::short(bad, 40))));
+        }
+        Ok(RunSpec {
+            env: args.environment()?,
+            args: args.guest_args().to_vec(),
+            stdin: args.interactive,
+            memory_bytes_max: args.memory.unwrap_or(self.supervisor.limits().memory_bytes_max),
+            timeout: args.timeout,
+            argv0: args.argv0,
+            module,
+            name,
+        })
+    }
+
+    /// Streams a run: output as it comes, input as it is sent, then how it ended. When the client goes, the run goes on.
+    async fn attached(&mut self, created: reply::Created, attachment: Attachment) -> Outcome {
+        if self.event(StreamEvent::Created(created)).await.is_err() {
+            return Outcome::Close;
+        }
+        let stdin = attachment.stdin();
+        let mut open = stdin.is_some();
+        let mut waiting = Bytes::new();
+        loop {
+            let room = async {
+                match stdin {
+                    Some(stdin) if !waiting.is_empty() => stdin.writable().await,
+                    _ => std::future::pending().await,
+                }
+            };
+            let heard = async {
+                match (open, waiting.is_empty()) {
+                    (true, true) => Heard::Line(self.incoming.line(false).await),
+                    // The guest has to take what is there before more is read: the client waits, as behind a pipe.
+                    (true, false) => std::future::pending().await,
+                    (false, _) => {
+                        self.incoming.gone().await;
+                        Heard::Gone
+                    }
+                }
+            };
+            tokio::select! {
+                biased;
+                outputs = attachment.next() => match outputs {
+                    Some(outputs) => {
+                        let lines = outputs.into_iter().map(|o| json_line(&Line::<()>::Event(StreamEvent::Output(o))));
+                        if self.outgoing.stream(&lines.collect::<String>()).await.is_err() {
+                            return Outcome::Close;
+                        }
+                    }
+                    None => break,
+                },
+                () = room => if let Some(stdin) = stdin {
+                    stdin.push(&mut waiting);
+                },
+                heard = heard => match heard {
+                    Heard::Line(Ok(line)) => match parse_input(&line) {
+                        Ok(Some(bytes)) => waiting = bytes,
+                        Ok(None) => open = end_input(stdin),
+                        // What follows cannot be told from a request any more.
+                        Err(error) => return self.close_with(error).await,
+                    },
+                    Heard::Line(Err(Closed::Peer)) => open = end_input(stdin),
+                    Heard::Line(Err(Closed::Refused(error))) => return self.close_with(error).await,
+                    Heard::Gone => return Outcome::Close,
+                },
+            }
+        }
+        let view = attachment.ended().await;
+        match self.reply(Ok(Reply::Waited(Box::new(view)))).await {
+            // Input may still be on its way, and could be taken for requests.
+            Outcome::Next if stdin.is_some() => Outcome::Close,
+            outcome => outcome,
+        }
+    }
+
+    async fn close_with(&mut self, error: Error) -> Outcome {
+        // Sent or not, the connection closes.
+        let _closing = self.reply(Err(error)).await;
+        Outcome::Close
+    }
+
+    /// Verbs that wait for ends: all are asked first, so that the waits run side by side.
+    async fn end_each(
+        &mut self,
+        names: &[String],
+        ask: impl Fn(&Name) -> Result<Option<Done>>,
+        say: fn(Box<reply::InstanceView>) -> Reply,
+    ) -> Outcome {
+        let asked: Vec<(String, Result<Option<Done>>)> =
+            names.iter().map(|n| (n.clone(), n.parse().and_then(|name| ask(&name)))).collect();
+        let waited = async {
+            let mut results = Vec::with_capacity(asked.len());
+            for (name, asked) in asked {
+                results.push(match asked {
+                    Ok(Some(done)) => Ok(say(Box::new(done.wait().await))),
+                    Ok(None) => name.parse().map(Reply::NeverStarted),
+                    Err(error) => Err(error),
+                });
+            }
+            results
+        };
+        let results = tokio::select! {
+            biased;
+            results = waited => results,
+            () = self.incoming.gone() => return Outcome::Close,
+        };
+        self.reply(gather(results)).await
+    }
+
+    async fn remove(&self, args: &RmArgs) -> Result<Reply> {
+        let mut results = Vec::with_capacity(args.names.len());
+        for name in &args.names {
+            results.push(match name.parse::<Name>() {
+                Ok(name) => self.supervisor.remove(&name, args.force).await.map(|()| Reply::Removed(name)),
+                Err(error) => Err(error),
+            });
+        }
+        gather(results)
+    }
+
+    async fn forget(&self, names: &[String]) -> Result<Reply> {
+        let mut results = Vec::with_capacity(names.len());
+        for name in names {
+            results.push(match name.parse::<Name>() {
+                Ok(name) => self.supervisor.forget(&name).await.map(|()| Reply::Forgotten(name)),
+                Err(error) => Err(error),
+            });
+        }
+        gather(results)
+    }
+
+    async fn logs(&mut self, args: &LogsArgs) -> Outcome {
+        let name: Name = match args.name.parse() {
+            Ok(name) => name,
+            Err(error) => return self.reply(Err(error)).await,
+        };
+        let log = match self.supervisor.log(&name) {
+            Ok(log) => log,
+            Err(error) => return self.reply(Err(error)).await,
+        };
+        let mut cursor = match args.tail {
+            Some(lines) => log.tail(lines, args.stream),
+            None => log.start(),
+        };
+        let mut lines = LogLines { timestamps: args.timestamps, ..LogLines::default() };
+        loop {
+            if !self.log_piece(&log, &mut cursor, args.stream, &mut lines).await {
+                return Outcome::Close;
+            }
+            if !args.follow {
+                break;
+            }
+            tokio::select! {
+                biased;
+                more = log.grown_past(&cursor) => if !more { break },
+                () = self.supervisor.shutdown_requested() => break,
+                () = self.incoming.gone() => return Outcome::Close,
+            }
+        }
+        if self.format == WireFormat::Plain && self.outgoing.stream(&lines.finish()).await.is_err() {
+            return Outcome::Close;
+        }
+        self.reply(Ok(Reply::LogsEnd(LogView { dropped_bytes: log.dropped() }))).await
+    }
+
+    /// Sends all that is there behind the cursor. False: the client is gone.
+    async fn log_piece(
+        &mut self,
+        log: &crate::daemon::Log,
+        cursor: &mut Cursor,
+        stream: Option<StdStream>,
+        lines: &mut LogLines,
+    ) -> bool {
+        loop {
+            let read = log.read(cursor, stream);
+            if read.outputs.is_empty() {
+                return true;
+            }
+            let mut text = String::new();
+            if read.dropped > 0 {
+                match self.format {
+                    WireFormat::Plain => lines.dropped(&mut text, read.dropped),
+                    WireFormat::Json => {
+                        text.push_str(&json_line(&Line::<()>::Event(StreamEvent::Dropped { bytes: read.dropped })));
+                    }
+                }
+            }
+            for output in read.outputs {
+                match self.format {
+                    WireFormat::Plain => lines.push(&mut text, output),
+                    WireFormat::Json => text.push_str(&json_line(&Line::<()>::Event(StreamEvent::Output(output)))),
+                }
+            }
+            if self.outgoing.stream(&text).await.is_err() {
+                return false;
+            }
+        }
+    }
+
+    async fn put(&mut self, args: PutArgs) -> Outcome {
+        match self.receive(&args).await {
+            Ok(result) => self.reply(result.map(Reply::Stored)).await,
+            Err(Closed::Peer) => Outcome::Close,
+            Err(Closed::Refused(error)) => self.close_with(error).await,
+        }
+    }
+
+    /// The outer error closes the connection: bytes that were announced and are not wanted cannot be told from requests.
+    async fn receive(&mut self, args: &PutArgs) -> Result<Result<reply::ModuleView>, Closed> {
+        let Some(size) = args.size else {
+            return Ok(Err(Error::Usage("put on the wire is `put NAME --size BYTES`, and then the bytes".into())));
+        };
+        // In JSON the client waits to be asked for the bytes; in plain they follow at once, whatever comes of it.
+        let refused = |error| match self.format {
+            WireFormat::Json => Ok(Err(error)),
+            WireFormat::Plain => Err(Closed::Refused(error)),
+        };
+        let name: Name = match args.name.as_ref().unwrap_or(&args.module).parse() {
+            Ok(name) => name,
+            Err(error) => return refused(error),
+        };
+        if let Some(sha256) = &args.sha256
+            && self.format == WireFormat::Json
+        {
+            match self.supervisor.put_known(&name, sha256, args.wat).await {
+                Ok(Some(view)) => return Ok(Ok(view)),
+                Ok(None) => {}
+                Err(error) => return refused(error),
+            }
+        }
+        let mut upload = match self.supervisor.begin_put(&name, size, args.wat) {
+            Ok(upload) => upload,
+            Err(error) => return refused(error),
+        };
+        if self.format == WireFormat::Json && self.event(StreamEvent::Ready { bytes: size }).await.is_err() {
+            return Err(Closed::Peer);
+        }
+        while upload.missing() > 0 {
+            let bytes = self.incoming.bytes(upload.missing()).await?;
+            upload = upload.write(bytes).await.map_err(Closed::Refused)?;
+        }
+        Ok(upload.finish(args.sha256.as_deref(), || ()).await)
+    }
+}
+
+/// What an attached client did.
+enum Heard {
+    Line(Result<Bytes, Closed>),
+    Gone,
+}
+
+/// No more input; always false, for whether it is open.
+fn end_input(stdin: Option<&StdinPipe>) -> bool {
+    if let Some(stdin) = stdin {
+        stdin.close();
+    }
+    false
+}
+
+fn hello() -> Hello {
+    Hello {
+        program: "coracle".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        protocol: PROTOCOL,
+        engine: engine::VERSION.to_owned(),
+        features: FEATURES.map(str::to_owned).to_vec(),
+    }
+}
+
+fn each(names: &[String], one: impl Fn(Name) -> Result<Reply>) -> Result<Reply> {
+    gather(names.iter().map(|n| n.parse().and_then(&one)).collect())
+}
+
+/// One name: its own reply. Several: each on its own.
+fn gather(mut results: Vec<Result<Reply>>) -> Result<Reply> {
+    if results.len() == 1
+        && let Some(only) = results.pop()
+    {
+        return only;
+    }
+    Ok(Reply::Each(results))
+}
+
+/// A line of an attached client: bytes for the guest, or `None` for the end of its input.
+fn parse_input(line: &[u8]) -> Result<Option<Bytes>> {
+    let bad = |why: String| Error::Usage(format!("while attached with -i, a line is {{\"stdin\":…}}: {why}"));
+    let input: Input = serde_json::from_str(frame::text(line)?).map_err(|e| bad(e.to_string()))?;
+    match input.stdin {
+        None => Ok(None),
+        Some(data) => data.into_bytes().map(Some).ok_or_else(|| bad("broken base64".into())),
+    }
+}
+
+/// A log as lines for people: each stream's pieces put together, escaped, with times if they are wanted.
+#[derive(Default)]
+struct LogLines {
+    timestamps: bool,
+    streams: [(LineAssembler, Option<Output>); 2],
+}
+
+impl LogLines {
+    fn push(&mut self, text: &mut String, output: Output) {
+        let timestamps = self.timestamps;
+        let (assembler, begun) = &mut self.streams[usize::from(output.stream == StdStream::Stderr)];
+        let Some(bytes) = output.data.clone().into_bytes() else { return };
+        // The time of a line is that of its first piece.
+        let first = begun.take().unwrap_or_else(|| output.clone());
+        let mut at = first.at;
+        assembler.push(&bytes, |line| {
+            log_line(text, timestamps.then_some(at), line);
+            at = output.at;
+        });
+        if !assembler.is_empty() {
+            *begun = Some(Output { at, ..output });
+        }
+    }
+
+    fn dropped(&mut self, text: &mut String, bytes: u64) {
+        reply::dotted_line(text, &format!("[{bytes} bytes of older output were dropped]"));
+    }
+
+    fn finish(&mut self) -> String {
+        let mut text = String::new();
+        for (assembler, begun) in &mut self.streams {
+            let at = begun.take().map(|o| o.at).filter(|_| self.timestamps);
+            assembler.finish(|line| log_line(&mut text, at, line));
+        }
+        text
+    }
+}
+
+fn log_line(text: &mut String, at: Option<crate::model::instance::Timestamp>, line: &[u8]) {
+    let line = escape::line_of_bytes(line);
+    match at {
+        Some(at) => reply::dotted_line(text, &format!("{at} {line}")),
+        None => reply::dotted_line(text, &line),
+    }
+}

@@ -1,0 +1,612 @@
+//! From a name to a [`Program`]: stored modules, then files of the `--modules` directories, then the built-in examples.
+//!
+//! A module is known by the SHA-256 of its bytes. It is compiled once per content however many clients ask at the same time,
+//! and the newest compiled modules stay in memory. Nothing here runs on an async thread for longer than a lookup takes.
+
+use crate::config::{Limits, fixed};
+use crate::daemon::store::{ModuleRow, Store};
+use crate::engine::{Engine, Program};
+use crate::error::{Error, Result};
+use crate::model::name::Name;
+use crate::model::reply::ModuleView;
+use sha2::{Digest as _, Sha256};
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{File, Metadata};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+use tokio::sync::{OnceCell, Semaphore};
+use tokio_util::task::TaskTracker;
+
+/// Modules that are part of the program, so that the first command needs no toolchain.
+const BUILT_IN: [(&str, &str); 3] = [
+    ("clock", include_str!("../../guest-examples/clock/clock.wat")),
+    ("hello", include_str!("../../guest-examples/hello/hello.wat")),
+    ("spin", include_str!("../../guest-examples/spin/spin.wat")),
+];
+
+/// A file that was changed this recently may change again without its times showing it, so it is read again.
+const TIMESTAMP_GRAIN: Duration = Duration::from_secs(2);
+
+/// The bytes of a module, under the name of their content.
+#[derive(Debug, Clone)]
+struct Content {
+    digest: Arc<str>,
+    text: bool,
+}
+
+/// A program that is ready, with the digest of what it was compiled from.
+#[derive(Clone)]
+pub(super) struct Loaded {
+    /// SHA-256 of the module's bytes, in hex.
+    pub digest: Arc<str>,
+    /// The compiled program.
+    pub program: Program,
+}
+
+/// Finds, compiles and stores modules. A cheap handle; clones share everything.
+#[derive(Clone)]
+pub(super) struct Modules(Arc<Inner>);
+
+struct BuiltIn {
+    name: Name,
+    text: &'static str,
+    digest: Arc<str>,
+}
+
+struct Inner {
+    built_in: Vec<BuiltIn>,
+    engine: Arc<Engine>,
+    store: Arc<Store>,
+    directories: Vec<PathBuf>,
+    limits: Limits,
+    tracker: TaskTracker,
+    compilers: Semaphore,
+    state: Mutex<State>,
+    /// Held while stored modules change, so that a file is not removed under a `put` of the same bytes.
+    changing: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Folded name to row.
+    stored: BTreeMap<String, ModuleRow>,
+    /// What files of the `--modules` directories held when they were last read.
+    files: HashMap<PathBuf, (Stamp, Content)>,
+    programs: HashMap<(Arc<str>, bool), Cached>,
+    clock: u64,
+}
+
+struct Cached {
+    cell: Arc<OnceCell<Result<Program, String>>>,
+    used: u64,
+}
+
+/// What changes when a file does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Stamp {
+    bytes: u64,
+    modified: Option<SystemTime>,
+    identity: (u64, u64),
+}
+
+impl Stamp {
+    fn of(meta: &Metadata) -> Stamp {
+        #[cfg(unix)]
+        let identity = (std::os::unix::fs::MetadataExt::dev(meta), std::os::unix::fs::MetadataExt::ino(meta));
+        #[cfg(not(unix))]
+        let identity = (0, 0);
+        Stamp { bytes: meta.len(), modified: meta.modified().ok(), identity }
+    }
+
+    /// Whether the same stamp later means the same bytes.
+    fn is_settled(&self) -> bool {
+        self.modified.and_then(|m| m.elapsed().ok()).is_some_and(|age| age > TIMESTAMP_GRAIN)
+    }
+}
+
+/// Where a module's bytes are.
+#[derive(Debug, Clone)]
+enum Source {
+    Stored(ModuleRow),
+    File(PathBuf),
+    /// Which of them.
+    BuiltIn(usize),
+}
+
+impl Modules {
+    /// Reads the table of stored modules.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`]; [`Error::Denied`] for a `--modules` directory that is none.
+    pub(super) fn open(
+        engine: Arc<Engine>,
+        store: Arc<Store>,
+        directories: &[PathBuf],
+        limits: Limits,
+        tracker: TaskTracker,
+    ) -> Result<Modules> {
+        for directory in directories {
+            if !directory.is_dir() {
+                return Err(Error::Denied(format!("--modules {}: there is no such directory", directory.display())));
+            }
+        }
+        let stored = store.modules()?.into_iter().map(|row| (row.name.to_ascii_lowercase(), row)).collect();
+        let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+        let built_in = BUILT_IN.iter().map(|(name, text)| BuiltIn {
+            name: name.parse().expect("built-in names keep the rule"),
+            text,
+            digest: hex(&Sha256::digest(text)).into(),
+        });
+        Ok(Modules(Arc::new(Inner {
+            built_in: built_in.collect(),
+            engine,
+            store,
+            directories: directories.to_vec(),
+            limits,
+            tracker,
+            compilers: Semaphore::new(jobs),
+            state: Mutex::new(State { stored, ..State::default() }),
+            changing: tokio::sync::Mutex::new(()),
+        })))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Maps that a panic in between leaves whole.
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The program called `name`; `digest` insists on one content of a stored module. `compiling` is called if it has to be
+    /// compiled first, which can take a minute.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoModule`], [`Error::BadModule`], [`Error::Io`], [`Error::Limit`] for a file that is too large.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a compilation goes on for whoever asks next.
+    pub(super) async fn load(&self, name: &Name, digest: Option<&str>, compiling: impl FnOnce()) -> Result<Loaded> {
+        let source = match digest {
+            Some(digest) => self.stored_content(name, digest)?,
+            None => self.find(name).await?,
+        };
+        let content = self.content(name, &source).await?;
+        self.program(name, content, source, compiling).await
+    }
+
+    fn stored_content(&self, name: &Name, digest: &str) -> Result<Source> {
+        let state = self.lock();
+        let row = state.stored.values().find(|row| row.sha256 == digest);
+        row.cloned()
+            .map(Source::Stored)
+            .ok_or_else(|| Error::NoModule { name: name.to_string(), hint: " with that content".to_owned() })
+    }
+
+    async fn find(&self, name: &Name) -> Result<Source> {
+        if let Some(row) = self.lock().stored.get(&name.folded()).filter(|row| row.name == name.as_str()) {
+            return Ok(Source::Stored(row.clone()));
+        }
+        let this = self.clone();
+        let wanted = name.clone();
+        if let Some(path) = blocking(move || this.find_file(&wanted)).await {
+            return Ok(Source::File(path));
+        }
+        match self.0.built_in.iter().position(|b| b.name == *name) {
+            Some(index) => Ok(Source::BuiltIn(index)),
+            None => {
+                let hint = self.hint(name).await;
+                Err(Error::NoModule { name: name.to_string(), hint })
+            }
+        }
+    }
+
+    fn find_file(&self, name: &Name) -> Option<PathBuf> {
+        self.0.directories.iter().find_map(|directory| {
+            ["wasm", "wat"]
+                .iter()
+                .map(|ext| directory.join(format!("{name}.{ext}")))
+                .find(|path| path.symlink_metadata().is_ok())
+        })
+    }
+
+    async fn hint(&self, name: &Name) -> String {
+        const ALIKE: f64 = 0.75;
+        let known = self.list().await;
+        let best = known
+            .iter()
+            .map(|view| (strsim::jaro_winkler(view.name.as_str(), name.as_str()), &view.name))
+            .filter(|(alike, _)| *alike >= ALIKE)
+            .max_by(|a, b| a.0.total_cmp(&b.0));
+        match best {
+            Some((_, known)) => format!(" (did you mean '{known}'?)"),
+            None => " (`modules` lists those that there are)".to_owned(),
+        }
+    }
+
+    /// What `source` holds now; read only if it may have changed.
+    async fn content(&self, name: &Name, source: &Source) -> Result<Content> {
+        match source {
+            Source::Stored(row) => Ok(Content { digest: row.sha256.as_str().into(), text: row.text }),
+            Source::BuiltIn(index) => Ok(Content { digest: Arc::clone(&self.0.built_in[*index].digest), text: true }),
+            Source::File(path) => {
+                let (this, name, path) = (self.clone(), name.clone(), path.clone());
+                blocking(move || this.file_content(&name, &path)).await
+            }
+        }
+    }
+
+    fn file_content(&self, name: &Name, path: &Path) -> Result<Content> {
+        let file = open_regular(name, path)?;
+        let stamp = Stamp::of(&file.metadata().map_err(|e| read_error(path, &e))?);
+        if let Some((known, content)) = self.lock().files.get(path)
+            && *known == stamp
+        {
+            return Ok(content.clone());
+        }
+        let bytes = self.read_limited(file, path)?;
+        let text = path.extension().is_some_and(|e| e == "wat");
+        let content = Content { digest: hex(&Sha256::digest(&bytes)).into(), text };
+        let mut state = self.lock();
+        if stamp.is_settled() {
+            state.files.insert(path.to_owned(), (stamp, content.clone()));
+        } else {
+            state.files.remove(path);
+        }
+        Ok(content)
+    }
+
+    fn read_limited(&self, file: File, path: &Path) -> Result<Vec<u8>> {
+        let max = self.0.limits.module_bytes_max;
+        let mut bytes = Vec::new();
+        let limit = u64::try_from(max).unwrap_or(u64::MAX);
+        file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(|e| read_error(path, &e))?;
+        if bytes.len() > max { Err(self.too_large()) } else { Ok(bytes) }
+    }
+
+    fn too_large(&self) -> Error {
+        let max = u64::try_from(self.0.limits.module_bytes_max).unwrap_or(u64::MAX);
+        Error::Limit { what: "a module", limit: bytesize::ByteSize(max).to_string(), name: "--module-size" }
+    }
+
+    /// The compiled form: from memory, from whoever is compiling it already, or compiled now.
+    async fn program(&self, name: &Name, content: Content, source: Source, compiling: impl FnOnce()) -> Result<Loaded> {
+        let key = (Arc::clone(&content.digest), content.text);
+        let cell = {
+            let mut state = self.lock();
+            state.clock += 1;
+            let used = state.clock;
+            let cached = state.programs.entry(key).or_insert_with(|| Cached { cell: Arc::default(), used });
+            cached.used = used;
+            let cell = Arc::clone(&cached.cell);
+            evict(&mut state.programs, self.0.limits.module_cache_max);
+            cell
+        };
+        if !cell.initialized() {
+            compiling();
+            let (this, name, cell) = (self.clone(), name.clone(), Arc::clone(&cell));
+            let digest = Arc::clone(&content.digest);
+            // A task of its own: a client that goes away does not end a compilation that others may be waiting for.
+            let flight = self.0.tracker.spawn(async move {
+                let result = cell.get_or_try_init(|| this.compile(&name, &digest, content.text, source)).await;
+                result.map(|_| ())
+            });
+            flight.await.map_err(|e| Error::Internal(format!("the compilation ended early: {e}")))??;
+        }
+        match cell.get().expect("the flight filled it") {
+            Ok(program) => Ok(Loaded { digest: content.digest, program: program.clone() }),
+            Err(why) => Err(Error::BadModule { name: name.to_string(), why: why.clone() }),
+        }
+    }
+
+    /// The outer error is the moment's and is not remembered; the inner one is the module's.
+    async fn compile(
+        &self,
+        name: &Name,
+        digest: &Arc<str>,
+        text: bool,
+        source: Source,
+    ) -> Result<Result<Program, String>> {
+        let _permit = self.0.compilers.acquire().await.map_err(|_| Error::ShuttingDown)?;
+        let (this, name, digest) = (self.clone(), name.clone(), Arc::clone(digest));
+        blocking(move || {
+            let bytes = match source {
+                Source::BuiltIn(index) => this.0.built_in[index].text.as_bytes().to_vec(),
+                Source::File(path) => this.read_limited(open_regular(&name, &path)?, &path)?,
+                Source::Stored(_) => {
+                    let path = this.0.store.module_path(&digest);
+                    this.read_limited(open_regular(&name, &path)?, &path)?
+                }
+            };
+            if hex(&Sha256::digest(&bytes)) != *digest {
+                return Err(Error::io(format!("module '{name}'"), &"the file changed while it was read; try again"));
+            }
+            tracing::debug!(module = %name, %digest, bytes = bytes.len(), "compiling");
+            Ok(this.0.engine.compile(&bytes, text))
+        })
+        .await
+    }
+
+    /// Every module that a name leads to, by name.
+    pub(super) async fn list(&self) -> Vec<ModuleView> {
+        let this = self.clone();
+        blocking(move || this.list_now()).await
+    }
+
+    fn list_now(&self) -> Vec<ModuleView> {
+        let mut views: BTreeMap<String, ModuleView> = BTreeMap::new();
+        {
+            let state = self.lock();
+            for row in state.stored.values() {
+                if let Ok(name) = row.name.parse::<Name>() {
+                    let digest = Some(row.sha256.clone());
+                    let view = ModuleView { name, source: "stored".into(), path: None, bytes: row.bytes, digest };
+                    views.insert(row.name.clone(), view);
+                }
+            }
+        }
+        for directory in &self.0.directories {
+            let Ok(entries) = std::fs::read_dir(directory) else { continue };
+            let mut found: Vec<PathBuf> = entries
+                .take(fixed::DIRECTORY_ENTRIES_MAX)
+                .filter_map(|e| e.ok().map(|e| e.path()))
+                .filter(|p| p.extension().is_some_and(|e| e == "wasm" || e == "wat"))
+                .collect();
+            found.sort();
+            for path in found {
+                let Some(name) = path.file_stem().and_then(|s| s.to_str()).and_then(|s| s.parse::<Name>().ok()) else {
+                    continue;
+                };
+                let Ok(meta) = path.metadata() else { continue };
+                let digest = self.lock().files.get(&path).map(|(_, content)| content.digest.to_string());
+                views.entry(name.to_string()).or_insert_with(|| ModuleView {
+                    name,
+                    source: "directory".into(),
+                    path: Some(path.to_string_lossy().into_owned()),
+                    bytes: meta.len(),
+                    digest,
+                });
+            }
+        }
+        for BuiltIn { name, text, digest } in &self.0.built_in {
+            views.entry(name.to_string()).or_insert_with(|| ModuleView {
+                name: name.clone(),
+                source: "built-in".into(),
+                path: None,
+                bytes: text.len() as u64,
+                digest: Some(digest.to_string()),
+            });
+        }
+        views.into_values().collect()
+    }
+
+    /// Whether `put` of this content under this name has nothing left to do but the name.
+    ///
+    /// # Errors
+    ///
+    /// As [`Modules::begin_put`]; [`Error::Io`].
+    pub(super) async fn put_known(&self, name: &Name, sha256: &str, text: bool) -> Result<Option<ModuleView>> {
+        self.check_put(name)?;
+        let known = {
+            let state = self.lock();
+            state.stored.values().find(|row| row.sha256 == sha256 && row.text == text).cloned()
+        };
+        let Some(row) = known else { return Ok(None) };
+        let _changing = self.0.changing.lock().await;
+        if !self.lock().stored.values().any(|r| r.sha256 == sha256) {
+            return Ok(None);
+        }
+        self.record(name, ModuleRow { name: name.to_string(), ..row }).await.map(Some)
+    }
+
+    fn check_put(&self, name: &Name) -> Result<()> {
+        let state = self.lock();
+        let max = self.0.limits.stored_modules_max;
+        match state.stored.get(&name.folded()) {
+            Some(row) if row.name != name.as_str() => Err(Error::ExistsOtherCase {
+                asked: name.clone(),
+                known: row.name.parse().map_err(|_| Error::Internal("a stored name breaks the rule".into()))?,
+            }),
+            Some(_) => Ok(()),
+            None if state.stored.len() >= max => {
+                Err(Error::Limit { what: "stored modules", limit: max.to_string(), name: "--stored-modules" })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Begins to receive a module of `bytes` bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Limit`], [`Error::ExistsOtherCase`], [`Error::Io`].
+    pub(super) fn begin_put(&self, name: &Name, bytes: u64, text: bool) -> Result<Upload> {
+        self.check_put(name)?;
+        if bytes > u64::try_from(self.0.limits.module_bytes_max).unwrap_or(u64::MAX) {
+            return Err(self.too_large());
+        }
+        let directory = self.0.store.incoming();
+        let file = tempfile::NamedTempFile::new_in(&directory)
+            .map_err(|e| Error::io(format!("cannot receive into {}", directory.display()), &e))?;
+        Ok(Upload { modules: self.clone(), name: name.clone(), text, file, hash: Sha256::new(), missing: bytes, bytes })
+    }
+
+    /// Records the name, then shows it: what is listed is on disk. `changing` is held.
+    async fn record(&self, name: &Name, row: ModuleRow) -> Result<ModuleView> {
+        self.check_put(name)?;
+        let (this, written) = (self.clone(), row.clone());
+        blocking(move || this.0.store.put_module(&written)).await?;
+        let view = ModuleView {
+            name: name.clone(),
+            source: "stored".into(),
+            path: None,
+            bytes: row.bytes,
+            digest: Some(row.sha256.clone()),
+        };
+        let old = self.lock().stored.insert(name.folded(), row);
+        if let Some(old) = old {
+            self.remove_unused(&old.sha256).await;
+        }
+        Ok(view)
+    }
+
+    /// Forgets a stored module. Instances that run it go on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoModule`]; [`Error::Denied`] for one that is not stored; [`Error::Io`].
+    pub(super) async fn forget(&self, name: &Name) -> Result<()> {
+        let _changing = self.0.changing.lock().await;
+        let row = self.lock().stored.get(&name.folded()).filter(|row| row.name == name.as_str()).cloned();
+        let Some(row) = row else {
+            let source = self.find(name).await?;
+            return Err(Error::Denied(match source {
+                Source::File(path) => format!("'{name}' is a file of a --modules directory: remove {}", path.display()),
+                Source::BuiltIn(_) | Source::Stored(_) => {
+                    format!("'{name}' is built in; only stored modules can be forgotten")
+                }
+            }));
+        };
+        let (this, forgotten) = (self.clone(), row.name.clone());
+        blocking(move || this.0.store.forget_module(&forgotten)).await?;
+        self.lock().stored.remove(&name.folded());
+        self.remove_unused(&row.sha256).await;
+        Ok(())
+    }
+
+    async fn remove_unused(&self, sha256: &str) {
+        if self.lock().stored.values().any(|row| row.sha256 == sha256) {
+            return;
+        }
+        let path = self.0.store.module_path(sha256);
+        blocking(move || {
+            if let Err(e) = std::fs::remove_file(&path) {
+                tracing::warn!(path = %path.display(), "cannot remove an unused module: {e}");
+            }
+        })
+        .await;
+    }
+}
+
+/// A module on its way in. Dropped before [`Upload::finish`], it leaves nothing behind.
+pub struct Upload {
+    modules: Modules,
+    name: Name,
+    text: bool,
+    file: tempfile::NamedTempFile,
+    hash: Sha256,
+    missing: u64,
+    bytes: u64,
+}
+
+impl Upload {
+    /// Bytes that are still to come.
+    pub fn missing(&self) -> u64 {
+        self.missing
+    }
+
+    /// Takes the next bytes, at most [`Upload::missing`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub async fn write(mut self, bytes: bytes::Bytes) -> Result<Upload> {
+        self.missing = self.missing.checked_sub(bytes.len() as u64).expect("no more than what is missing");
+        blocking(move || {
+            self.hash.update(&bytes);
+            self.file.write_all(&bytes).map_err(|e| Error::io("cannot store the module", &e))?;
+            Ok(self)
+        })
+        .await
+    }
+
+    /// Compiles what came, and stores it if it can run. `sha256` is what the sender says that it sent.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BadModule`], [`Error::Usage`] if the digests differ, [`Error::Io`].
+    pub async fn finish(self, sha256: Option<&str>, compiling: impl FnOnce()) -> Result<ModuleView> {
+        assert!(self.missing == 0, "an upload is finished when all is there");
+        let Upload { modules, name, text, file, hash, bytes, .. } = self;
+        let digest = hex(&hash.finalize());
+        if sha256.is_some_and(|said| said != digest) {
+            return Err(Error::Usage(format!("what arrived has the SHA-256 {digest}, not the one that was announced")));
+        }
+        let content = Content { digest: digest.as_str().into(), text };
+        let source = Source::File(file.path().to_owned());
+        modules.program(&name, content, source, compiling).await?;
+        let _changing = modules.0.changing.lock().await;
+        let path = modules.0.store.module_path(&digest);
+        blocking(move || persist(file, &path)).await?;
+        let row = ModuleRow { name: name.to_string(), sha256: digest, bytes, text };
+        modules.record(&name, row).await
+    }
+}
+
+/// Puts a received file in its place, synced: the name that will point to it survives a power cut, so the bytes have to.
+fn persist(file: tempfile::NamedTempFile, path: &Path) -> Result<()> {
+    let io = |e: &dyn std::fmt::Display| Error::io(format!("cannot store {}", path.display()), e);
+    file.as_file().sync_all().map_err(|e| io(&e))?;
+    file.persist(path).map_err(|e| io(&e))?;
+    #[cfg(unix)]
+    if let Some(directory) = path.parent() {
+        File::open(directory).and_then(|d| d.sync_all()).map_err(|e| io(&e))?;
+    }
+    Ok(())
+}
+
+/// Drops the compiled modules that were used least recently; running instances keep theirs.
+fn evict(programs: &mut HashMap<(Arc<str>, bool), Cached>, max: usize) {
+    while programs.len() > max {
+        let oldest = programs.iter().min_by_key(|(_, c)| c.used).map(|(key, _)| key.clone());
+        let Some(key) = oldest else { return };
+        programs.remove(&key);
+    }
+}
+
+/// Opens a file without waiting for a writer of a FIFO, and refuses everything that is not a regular file.
+fn open_regular(name: &Name, path: &Path) -> Result<File> {
+    let mut options = File::options();
+    options.read(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(
+        &mut options,
+        i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0),
+    );
+    let file = match options.open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Error::NoModule { name: name.to_string(), hint: String::new() });
+        }
+        Err(e) => return Err(read_error(path, &e)),
+    };
+    let meta = file.metadata().map_err(|e| read_error(path, &e))?;
+    if !meta.is_file() {
+        let why = format!("{} is not a regular file", path.display());
+        return Err(Error::BadModule { name: name.to_string(), why });
+    }
+    Ok(file)
+}
+
+fn read_error(path: &Path, e: &std::io::Error) -> Error {
+    Error::io(format!("cannot read {}", path.display()), e)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
+        let _infallible = write!(out, "{byte:02x}");
+        out
+    })
+}
+
+/// Runs what may block for a while on a thread that may.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        // Not cancelled: nothing aborts these. A panic goes on to whoever waited for the result.
+        Err(e) => std::panic::resume_unwind(e.into_panic()),
+    }
+}

@@ -1,0 +1,254 @@
+//! The directory of an instance: made by the daemon, never adopted, never followed through a link, lent as an open handle.
+
+use crate::daemon::store::{Identity, Store};
+use crate::error::{Error, Result};
+use crate::model::name::Name;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Makes and opens the directories below one root.
+#[derive(Debug)]
+pub(super) struct Workspaces {
+    root: PathBuf,
+    store: Arc<Store>,
+}
+
+/// An instance's directory, verified and open. The handle keeps it the same directory, whatever its path leads to later.
+#[derive(Debug)]
+pub(super) struct Workspace {
+    #[cfg(target_os = "linux")]
+    handle: rustix::fd::OwnedFd,
+    #[cfg(not(target_os = "linux"))]
+    path: PathBuf,
+}
+
+impl Workspace {
+    /// A path that opens exactly this directory, as long as the handle lives.
+    pub(super) fn lend(&self) -> PathBuf {
+        #[cfg(target_os = "linux")]
+        {
+            use std::os::fd::AsRawFd;
+            // proc_pid_fd(5): opening this link opens the same inode, with no path in between.
+            PathBuf::from(format!("/proc/self/fd/{}", self.handle.as_raw_fd()))
+        }
+        #[cfg(not(target_os = "linux"))]
+        self.path.clone()
+    }
+}
+
+impl Workspaces {
+    /// Directories below `root`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Denied`] if others could swap what is in `root`: it has to be ours, or sticky like `/tmp`; [`Error::Io`].
+    pub(super) fn new(root: &Path, store: Arc<Store>) -> Result<Workspaces> {
+        let root = std::path::absolute(root).map_err(|e| Error::io(format!("no such root {}", root.display()), &e))?;
+        std::fs::create_dir_all(&root)
+            .map_err(|e| Error::io(format!("cannot make the root {}", root.display()), &e))?;
+        check_root(&root)?;
+        Ok(Workspaces { root, store })
+    }
+
+    /// The path of an instance's directory, for display.
+    pub(super) fn path(&self, name: &Name) -> PathBuf {
+        self.root.join(name.as_str())
+    }
+
+    /// Opens the directory of `name`, made if it is missing. Blocks on the disk for a moment.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Denied`] if something that is not ours stands there; it is not touched. [`Error::Io`].
+    pub(super) fn open(&self, name: &Name) -> Result<Workspace> {
+        let path = self.path(name);
+        match make_directory(&path) {
+            Ok(()) => {
+                let (workspace, identity) = self.open_checked(&path)?;
+                self.store.put_workspace(&path, identity)?;
+                Ok(workspace)
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+                let Some(known) = self.store.workspace(&path)? else { return Err(not_ours(&path)) };
+                let (workspace, identity) = self.open_checked(&path)?;
+                if identity == known { Ok(workspace) } else { Err(not_ours(&path)) }
+            }
+            Err(e) => Err(Error::io(format!("cannot make {}", path.display()), &e)),
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    fn open_checked(&self, path: &Path) -> Result<(Workspace, Identity)> {
+        use rustix::fs::{Mode, OFlags};
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
+        let handle = match rustix::fs::open(path, flags, Mode::empty()) {
+            Ok(handle) => handle,
+            Err(rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR) => return Err(not_ours(path)),
+            Err(e) => return Err(Error::io(format!("cannot open {}", path.display()), &e)),
+        };
+        let stat =
+            rustix::fs::fstat(&handle).map_err(|e| Error::io(format!("cannot look at {}", path.display()), &e))?;
+        if stat.st_uid != rustix::process::geteuid().as_raw() || stat.st_mode & 0o077 != 0 {
+            return Err(not_ours(path));
+        }
+        Ok((Workspace { handle }, Identity { device: stat.st_dev, inode: stat.st_ino }))
+    }
+
+    /// Elsewhere the handle cannot be lent: the parent, which only we can change, has to vouch for the path.
+    #[cfg(all(unix, not(target_os = "linux")))]
+    fn open_checked(&self, path: &Path) -> Result<(Workspace, Identity)> {
+        use std::os::unix::fs::MetadataExt;
+        let io = |e: std::io::Error| Error::io(format!("cannot look at {}", path.display()), &e);
+        let meta = path.symlink_metadata().map_err(io)?;
+        if !meta.is_dir() || meta.uid() != rustix::process::geteuid().as_raw() || meta.mode() & 0o077 != 0 {
+            return Err(not_ours(path));
+        }
+        Ok((Workspace { path: path.to_owned() }, Identity { device: meta.dev(), inode: meta.ino() }))
+    }
+
+    /// Without inode numbers in the standard library only the kind can be checked.
+    #[cfg(not(unix))]
+    fn open_checked(&self, path: &Path) -> Result<(Workspace, Identity)> {
+        let meta = path.symlink_metadata().map_err(|e| Error::io(format!("cannot look at {}", path.display()), &e))?;
+        if !meta.is_dir() {
+            return Err(not_ours(path));
+        }
+        Ok((Workspace { path: path.to_owned() }, Identity { device: 0, inode: 0 }))
+    }
+}
+
+fn make_directory(path: &Path) -> std::io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
+}
+
+fn not_ours(path: &Path) -> Error {
+    Error::Denied(format!(
+        "'{}' exists and was not made by this daemon, so it is not lent to a guest; move it away, or choose another --name",
+        path.display()
+    ))
+}
+
+fn check_root(root: &Path) -> Result<()> {
+    let meta = root.metadata().map_err(|e| Error::io(format!("cannot look at the root {}", root.display()), &e))?;
+    if !meta.is_dir() {
+        return Err(Error::Denied(format!("the root {} is not a directory", root.display())));
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let ours = meta.uid() == rustix::process::geteuid().as_raw() || meta.uid() == 0;
+        let sticky = meta.mode() & 0o1000 != 0;
+        if !(sticky || ours && meta.mode() & 0o022 == 0) {
+            return Err(Error::Denied(format!(
+                "others could swap directories in the root {}; it has to be yours alone, or sticky as /tmp is (chmod +t)",
+                root.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[cfg(unix)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    struct Fixture {
+        _dir: tempfile::TempDir,
+        root: PathBuf,
+        state: PathBuf,
+    }
+
+    impl Fixture {
+        fn new() -> Fixture {
+            let dir = tempfile::tempdir().unwrap();
+            let (root, state) = (dir.path().join("root"), dir.path().join("state"));
+            Fixture { _dir: dir, root, state }
+        }
+
+        fn open(&self) -> Workspaces {
+            Workspaces::new(&self.root, Arc::new(Store::open(&self.state).unwrap())).unwrap()
+        }
+    }
+
+    fn name(s: &str) -> Name {
+        s.parse().unwrap()
+    }
+
+    #[test]
+    fn a_directory_is_private_and_kept_over_daemons() {
+        let fixture = Fixture::new();
+        let workspace = fixture.open().open(&name("a")).unwrap();
+        let path = fixture.root.join("a");
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+        std::fs::write(workspace.lend().join("kept"), "x").unwrap();
+        drop(workspace);
+        let again = fixture.open().open(&name("a")).unwrap();
+        assert_eq!(std::fs::read_to_string(again.lend().join("kept")).unwrap(), "x");
+    }
+
+    #[test]
+    fn what_the_daemon_did_not_make_is_refused_and_left_alone() {
+        let fixture = Fixture::new();
+        let workspaces = fixture.open();
+        let precious = fixture.root.join("precious");
+        std::fs::create_dir(&precious).unwrap();
+        std::fs::write(precious.join("file"), "mine").unwrap();
+        std::fs::write(fixture.root.join("regular"), "mine").unwrap();
+        std::os::unix::fs::symlink(&precious, fixture.root.join("link")).unwrap();
+        std::os::unix::fs::symlink("nowhere", fixture.root.join("dangling")).unwrap();
+        for n in ["precious", "regular", "link", "dangling"] {
+            let error = workspaces.open(&name(n)).unwrap_err();
+            assert!(matches!(error, Error::Denied(_)), "{n}: {error}");
+        }
+        assert_eq!(std::fs::read_to_string(precious.join("file")).unwrap(), "mine");
+        assert_eq!(std::fs::read_dir(&precious).unwrap().count(), 1);
+        assert!(!fixture.root.join("nowhere").exists());
+    }
+
+    #[test]
+    fn a_directory_that_was_swapped_or_opened_to_others_is_refused() {
+        let fixture = Fixture::new();
+        let workspaces = fixture.open();
+        let (a, b) = (fixture.root.join("a"), fixture.root.join("b"));
+        drop(workspaces.open(&name("a")).unwrap());
+        drop(workspaces.open(&name("b")).unwrap());
+        std::fs::rename(&a, fixture.root.join("old")).unwrap();
+        std::fs::create_dir(&a).unwrap();
+        assert!(matches!(workspaces.open(&name("a")), Err(Error::Denied(_))));
+        std::fs::remove_dir(&a).unwrap();
+        std::os::unix::fs::symlink(fixture.root.join("old"), &a).unwrap();
+        assert!(
+            matches!(workspaces.open(&name("a")), Err(Error::Denied(_))),
+            "a link to the right directory is still a link"
+        );
+        std::fs::set_permissions(&b, std::fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(matches!(workspaces.open(&name("b")), Err(Error::Denied(_))));
+    }
+
+    #[test]
+    fn a_directory_that_was_removed_is_made_again() {
+        let fixture = Fixture::new();
+        let workspaces = fixture.open();
+        drop(workspaces.open(&name("a")).unwrap());
+        std::fs::remove_dir(fixture.root.join("a")).unwrap();
+        drop(workspaces.open(&name("a")).unwrap());
+        drop(workspaces.open(&name("a")).unwrap());
+    }
+
+    #[test]
+    fn a_root_that_others_may_change_has_to_be_sticky() {
+        let fixture = Fixture::new();
+        let store = Arc::new(Store::open(&fixture.state).unwrap());
+        std::fs::create_dir(&fixture.root).unwrap();
+        let mode = |m| std::fs::set_permissions(&fixture.root, std::fs::Permissions::from_mode(m)).unwrap();
+        mode(0o777);
+        assert!(Workspaces::new(&fixture.root, Arc::clone(&store)).unwrap_err().to_string().contains("sticky"));
+        mode(0o1777);
+        Workspaces::new(&fixture.root, store).unwrap();
+    }
+}
