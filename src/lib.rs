@@ -5,6 +5,10 @@
 
 /// The front doors: translate, call the supervisor, translate back.
 pub mod api;
+/// Every flag and subcommand; the only place that prints.
+pub mod cli;
+/// Speaks the protocol from the far side.
+pub mod client;
 /// Every limit, with its unit, default and flag.
 pub mod config;
 /// The shell: tasks, files, time.

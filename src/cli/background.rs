@@ -1,0 +1,75 @@
+//! A daemon in the background, for a `run` that finds none.
+
+use super::{Failure, say};
+use crate::client::{Client, ClientError};
+use crate::config;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// How long a daemon may take to start.
+const START: Duration = Duration::from_secs(20);
+
+/// Connects, and starts a daemon first if nobody listens there.
+pub(super) async fn connect_or_start(address: SocketAddr) -> Result<Client, Failure> {
+    match Client::connect(address).await {
+        Err(ClientError::Connect { .. }) if address.ip().is_loopback() => {}
+        other => return Ok(other?),
+    }
+    let said = tokio::task::spawn_blocking(move || start(address))
+        .await
+        .map_err(|e| Failure::new(format!("cannot start a daemon: {e}")))??;
+    // Somebody else's `run` may have been faster: then ours failed, and theirs is as good.
+    match Client::connect(address).await {
+        Ok(client) => {
+            if said.starts_with("listening on ") {
+                say(&format!("started a daemon on {address} in the background (`coracle shutdown` ends it)"));
+            }
+            Ok(client)
+        }
+        Err(ClientError::Connect { .. }) => Err(Failure::new(format!("the daemon did not start: {said}"))),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Starts it and waits for its first line: where it listens, or why not.
+fn start(address: SocketAddr) -> Result<String, Failure> {
+    let failed = |what: &str, e: &dyn std::fmt::Display| Failure::new(format!("cannot start a daemon: {what}: {e}"));
+    let program = std::env::current_exe().map_err(|e| failed("its program", &e))?;
+    let mut child = Command::new(program)
+        .args(["daemon", "--background", "--listen", &address.to_string()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log_file().map_or_else(Stdio::null, Stdio::from))
+        .spawn()
+        .map_err(|e| failed("spawn", &e))?;
+    let stdout = child.stdout.take().ok_or_else(|| Failure::new("a daemon without standard output"))?;
+    let (send, receive) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        let read = BufReader::new(stdout).read_line(&mut line);
+        // The receiver may have given up; then nobody wants to know.
+        let _unheard = send.send(read.map(|_| line));
+    });
+    match receive.recv_timeout(START) {
+        Ok(Ok(line)) if !line.trim().is_empty() => Ok(line.trim().to_owned()),
+        Ok(_) => Err(Failure::new("the daemon ended without a word")),
+        Err(_) => Err(Failure::new(format!("the daemon did not start within {}", humantime::format_duration(START)))),
+    }
+}
+
+/// Where a daemon in the background writes its log: begun anew each time, so that it stays small.
+fn log_file() -> Option<std::fs::File> {
+    let directory = std::env::var_os("CORACLE_STATE_DIR").map(Into::into).or_else(config::state_dir_default)?;
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(&directory).ok()?;
+    let mut options = std::fs::File::options();
+    options.create(true).append(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(directory.join("daemon.log")).ok()
+}

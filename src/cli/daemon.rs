@@ -1,0 +1,140 @@
+//! `coracle daemon`: serve until a signal or `shutdown`.
+
+use super::{FAILED, Failure, Outcome, print};
+use crate::config::Config;
+use crate::daemon;
+use clap::{Args, ValueEnum};
+use std::io::Write;
+use tracing_subscriber::EnvFilter;
+
+/// Arguments of `daemon`.
+#[derive(Debug, Clone, Args)]
+pub(super) struct DaemonArgs {
+    #[command(flatten)]
+    config: Config,
+    /// How the daemon's own log looks; what it tells is set by CORACLE_LOG (error, warn, info, debug)
+    #[arg(long, value_enum, default_value_t)]
+    log_format: LogFormat,
+    /// Leave the terminal's session; set by the command line when it starts a daemon by itself
+    #[arg(long, hide = true)]
+    background: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Default)]
+enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+/// Serves in the foreground. `listening on ADDRESS` is the first line on standard output, once it is true.
+pub(super) fn foreground(args: DaemonArgs) -> Outcome {
+    #[cfg(unix)]
+    leave_others_out(args.background);
+    start_log(args.log_format);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::new(format!("cannot start: {e}")))?;
+    let outcome = runtime.block_on(serve(args.config));
+    // A reader that hangs in the kernel is left behind.
+    runtime.shutdown_background();
+    match outcome {
+        // Whoever started us reads standard output, and nobody standard error.
+        Err(failure) if args.background => {
+            print(&format!("{}\n", failure.message))?;
+            Ok(FAILED)
+        }
+        outcome => outcome,
+    }
+}
+
+/// What guests and the daemon write is for this user alone; and a daemon in the background belongs to no terminal.
+#[cfg(unix)]
+fn leave_others_out(background: bool) {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    if background && let Err(e) = rustix::process::setsid() {
+        tracing::debug!("setsid: {e}");
+    }
+}
+
+fn start_log(format: LogFormat) {
+    // wasmtime's WASI is instrumented at every call: only what is asked for by name is let through.
+    let filter = EnvFilter::builder()
+        .with_default_directive(tracing::level_filters::LevelFilter::WARN.into())
+        .parse_lossy(match std::env::var("CORACLE_LOG") {
+            Ok(level) if !level.is_empty() => level.split(',').map(directive).collect::<Vec<_>>().join(","),
+            _ => "coracle=info".to_owned(),
+        });
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let started = match format {
+        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+    if let Err(e) = started {
+        let _printed = writeln!(std::io::stderr(), "coracle: no log: {e}");
+    }
+}
+
+/// `debug` means ours; `wasmtime=debug` is taken as it stands.
+fn directive(level: &str) -> String {
+    if level.contains('=') { level.to_owned() } else { format!("coracle={level}") }
+}
+
+async fn serve(config: Config) -> Outcome {
+    let daemon = daemon::start(config).await?;
+    let signals = signals(daemon.supervisor().clone())?;
+    print(&format!("listening on {}\n", daemon.address()))?;
+    daemon.ended().await;
+    signals.abort();
+    Ok(0)
+}
+
+/// The first signal asks for an orderly end; the second does not wait for it.
+fn signals(supervisor: daemon::Supervisor) -> Result<tokio::task::JoinHandle<()>, Failure> {
+    let mut signals = Signals::new().map_err(|e| Failure::new(format!("cannot listen for signals: {e}")))?;
+    #[expect(clippy::disallowed_methods, reason = "ends with the daemon: its handle is kept and aborted")]
+    let handle = tokio::spawn(async move {
+        signals.next().await;
+        supervisor.shut_down();
+        signals.next().await;
+        tracing::warn!("a second signal: leaving at once");
+        #[expect(clippy::exit, reason = "at once is what the second signal asks for")]
+        std::process::exit(i32::from(FAILED));
+    });
+    Ok(handle)
+}
+
+/// Ctrl-C and, on Unix, SIGTERM.
+pub(super) struct Signals {
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    pub(super) fn new() -> std::io::Result<Signals> {
+        #[cfg(unix)]
+        {
+            use tokio::signal::unix::{SignalKind, signal};
+            Ok(Signals { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        }
+        #[cfg(not(unix))]
+        Ok(Signals {})
+    }
+
+    /// Waits for the next one.
+    pub(super) async fn next(&mut self) {
+        #[cfg(unix)]
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+        #[cfg(not(unix))]
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! `coracle run`: attached, it is a program like any other: its output, its input, its exit code.
+
+use super::daemon::Signals;
+use super::file::{self, ModuleFile, PATIENCE};
+use super::{FAILED, Failure, Outcome, background, complain, print, show};
+use crate::client::{Client, Next, Receiver, Sender};
+use crate::model::name::Name;
+use crate::model::reply::{InstanceView, StreamEvent};
+use crate::model::request::RunArgs;
+use indicatif::ProgressBar;
+use std::io::{IsTerminal, Read};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+/// What a shell shows for a program that was ended by Ctrl-C before it began: as for a stop.
+const STOPPED: u8 = 143;
+/// Time for the daemon to say what became of a run that is interrupted before it began.
+const LAST_WORD: Duration = Duration::from_millis(300);
+
+pub(super) async fn run(address: SocketAddr, mut args: RunArgs) -> Outcome {
+    resolve_environment(&mut args)?;
+    let mut client =
+        if args.no_autostart { Client::connect(address).await? } else { background::connect_or_start(address).await? };
+    args.no_autostart = false;
+    if file::is_path(args.module()) {
+        let module = ModuleFile::read(args.module())?;
+        let name = module.name()?;
+        module.send(&mut client, &name).await?;
+        args.sha256 = Some(module.sha256);
+        if let Some(first) = args.command.first_mut() {
+            *first = name;
+        }
+    }
+    if args.detach {
+        let words = args.words();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let created: crate::model::reply::Created = client.request(&words).await?;
+        return print(&format!("{}\n", created.name));
+    }
+    args.attach = true;
+    attached(address, client, &args).await
+}
+
+/// `-e KEY` takes the value from our environment, and files are read here: the daemon sees neither.
+fn resolve_environment(args: &mut RunArgs) -> Result<(), Failure> {
+    let mut entries = Vec::new();
+    for path in std::mem::take(&mut args.env_file) {
+        let text = std::fs::read_to_string(&path).map_err(|e| Failure::new(format!("cannot read {path}: {e}")))?;
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        entries.extend(lines.map(str::to_owned));
+    }
+    entries.append(&mut args.env);
+    for entry in entries {
+        if entry.contains('=') {
+            args.env.push(entry);
+        } else if let Ok(value) = std::env::var(&entry) {
+            args.env.push(format!("{entry}={value}"));
+        }
+        // A variable that is not set is not passed on, as docker does it.
+    }
+    Ok(())
+}
+
+async fn attached(address: SocketAddr, mut client: Client, args: &RunArgs) -> Outcome {
+    client.send(&args.words()).await?;
+    let (receiver, sender) = client.split();
+    // The name once the run exists: what Ctrl-C has to stop.
+    let (created, exists) = watch::channel(None::<Name>);
+    let mut signals = Signals::new().map_err(|e| Failure::new(format!("cannot listen for signals: {e}")))?;
+    let interrupted = async {
+        signals.next().await;
+        if exists.borrow().is_none() {
+            // It may be about to exist; after this it either does, or goes with our connection.
+            let mut exists = exists.clone();
+            if tokio::time::timeout(LAST_WORD, exists.wait_for(Option::is_some)).await.is_err() {
+                return Ok(STOPPED);
+            }
+        }
+        let name = exists.borrow().clone();
+        if let Some(name) = name {
+            stop(address, &name).await?;
+        }
+        // The stream ends by itself now; a second signal does not wait for it.
+        signals.next().await;
+        Ok(STOPPED)
+    };
+    // Tasks of their own: a blocked standard output must not keep us from hearing signals.
+    let mut input = JoinSet::new();
+    if args.interactive {
+        input.spawn(forward_input(sender));
+    }
+    let mut printing = JoinSet::new();
+    printing.spawn(print_stream(address, receiver, created));
+    tokio::select! {
+        Some(outcome) = printing.join_next() => outcome.map_err(|e| Failure::new(e.to_string()))?,
+        outcome = interrupted => outcome,
+    }
+}
+
+async fn stop(address: SocketAddr, name: &Name) -> Result<(), Failure> {
+    let mut client = Client::connect(address).await?;
+    client.request::<serde_json::Value>(&["stop", name.as_str()]).await?;
+    Ok(())
+}
+
+async fn print_stream(address: SocketAddr, mut receiver: Receiver, created: watch::Sender<Option<Name>>) -> Outcome {
+    let spinner = Spinner::default();
+    let mut stopping = false;
+    loop {
+        match receiver.next::<InstanceView>().await? {
+            Next::Event(StreamEvent::Compiling { module }) => spinner.show(module.to_string()),
+            Next::Event(StreamEvent::Created(run)) => {
+                spinner.clear();
+                created.send_replace(Some(run.name));
+            }
+            Next::Event(StreamEvent::Output(output)) if !stopping => {
+                let Some(bytes) = output.data.into_bytes() else { continue };
+                match show::write(output.stream, &bytes) {
+                    Ok(()) => {}
+                    // The reader left; a program would get SIGPIPE.
+                    Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => {
+                        stopping = true;
+                        let name = created.borrow().clone();
+                        if let Some(name) = name {
+                            stop(address, &name).await?;
+                        }
+                    }
+                    Err(e) => return Err(e.into()),
+                }
+            }
+            Next::Event(_) => {}
+            Next::End(view) => return Ok(told(&view)),
+        }
+    }
+}
+
+/// The exit code; an end that was not the guest's own is told on standard error.
+fn told(view: &InstanceView) -> u8 {
+    let code = view.exit_code.unwrap_or(FAILED);
+    if view.state != "exited" && view.reason.as_deref() != Some("stop") {
+        let why = view.message.as_deref().or(view.reason.as_deref()).unwrap_or_default();
+        complain(&Failure { message: format!("'{}' {}: {why}", view.name, view.state), hint: None, code });
+    }
+    code
+}
+
+/// Standard input to the guest, until its end or ours.
+async fn forward_input(mut sender: Sender) {
+    const CHUNK: usize = 16 * 1024;
+    let (send, mut receive) = mpsc::channel::<Vec<u8>>(1);
+    // A thread that is not waited for: a read of a terminal cannot be interrupted.
+    std::thread::spawn(move || {
+        let mut buffer = vec![0; CHUNK];
+        let mut stdin = std::io::stdin().lock();
+        while let Ok(n) = stdin.read(&mut buffer)
+            && n > 0
+            && send.blocking_send(buffer[..n].to_vec()).is_ok()
+        {}
+    });
+    while let Some(bytes) = receive.recv().await {
+        if sender.input(&bytes).await.is_err() {
+            return;
+        }
+    }
+    if sender.end_of_input().await.is_ok() {
+        // The connection stays open for the output.
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Shows that a compilation goes on, to a person who waits for longer than a moment.
+#[derive(Default)]
+struct Spinner(Arc<Mutex<Option<ProgressBar>>>);
+
+impl Spinner {
+    fn show(&self, module: String) {
+        if !std::io::stderr().is_terminal() {
+            return;
+        }
+        let bar = ProgressBar::hidden().with_message(format!("compiling {module}"));
+        *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(bar.clone());
+        let shared = Arc::clone(&self.0);
+        std::thread::spawn(move || {
+            std::thread::park_timeout(PATIENCE);
+            let guard = shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if guard.is_some() {
+                bar.set_draw_target(indicatif::ProgressDrawTarget::stderr());
+                bar.enable_steady_tick(Duration::from_millis(100));
+            }
+        });
+    }
+
+    fn clear(&self) {
+        if let Some(bar) = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Drop for Spinner {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}

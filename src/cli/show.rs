@@ -1,0 +1,159 @@
+//! How lists and logs look to a person.
+
+use crate::daemon::clock;
+use crate::model::escape;
+use crate::model::reply::{InstanceView, LineAssembler, ModuleView, Output};
+use crate::model::request::StdStream;
+use std::io::Write;
+use std::time::{Duration, UNIX_EPOCH};
+
+/// Instances in aligned columns.
+pub(super) fn instances(views: &[InstanceView]) -> String {
+    let rows = views.iter().map(|v| {
+        let since = v.ended_at.as_ref().or(v.started_at.as_ref()).unwrap_or(&v.created_at);
+        [v.name.to_string(), v.module.to_string(), v.status(), ago(since), v.run.to_string()]
+    });
+    table(["NAME", "MODULE", "STATE", "SINCE", "RUN"], rows)
+}
+
+/// Modules in aligned columns.
+pub(super) fn modules(views: &[ModuleView]) -> String {
+    let rows = views.iter().map(|v| {
+        let digest = v.digest.as_deref().map_or("-", |d| d.get(..12).unwrap_or(d));
+        let source = v.path.as_deref().unwrap_or(&v.source);
+        [
+            v.name.to_string(),
+            bytesize::ByteSize(v.bytes).to_string(),
+            digest.to_owned(),
+            escape::line(source).into_owned(),
+        ]
+    });
+    table(["NAME", "SIZE", "SHA-256", "SOURCE"], rows)
+}
+
+fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
+    let rows: Vec<[String; N]> = std::iter::once(head.map(str::to_owned)).chain(rows).collect();
+    let mut widths = [0; N];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut out = String::new();
+    for row in &rows {
+        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        out.push_str(cells.join("  ").trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+/// `3 minutes ago`; a time that cannot be read, or is yet to come, stands as it is.
+fn ago(time: &str) -> String {
+    let now = UNIX_EPOCH + Duration::from_micros(clock::now().0);
+    let Some(passed) = humantime::parse_rfc3339(time).ok().and_then(|then| now.duration_since(then).ok()) else {
+        return time.to_owned();
+    };
+    let seconds = passed.as_secs();
+    let (number, unit) = match seconds {
+        0..60 => (seconds, "second"),
+        60..3600 => (seconds / 60, "minute"),
+        3600..86_400 => (seconds / 3600, "hour"),
+        _ => (seconds / 86_400, "day"),
+    };
+    format!("{number} {unit}{} ago", if number == 1 { "" } else { "s" })
+}
+
+/// Prints a log: standard output and standard error of the guest to ours. For a terminal line by line and escaped, because a
+/// stored log is read later and by others; otherwise byte for byte.
+pub(super) struct LogPrinter {
+    timestamps: bool,
+    terminal: bool,
+    lines: [LineAssembler; 2],
+    last: Option<Output>,
+}
+
+impl LogPrinter {
+    pub(super) fn new(timestamps: bool, terminal: bool) -> LogPrinter {
+        LogPrinter { timestamps, terminal, lines: Default::default(), last: None }
+    }
+
+    pub(super) fn output(&mut self, output: Output) -> std::io::Result<()> {
+        let Some(bytes) = output.data.clone().into_bytes() else { return Ok(()) };
+        let stream = output.stream;
+        if !self.timestamps && !self.terminal {
+            return write(stream, &bytes);
+        }
+        let mut text = Vec::new();
+        let (timestamps, terminal, at) = (self.timestamps, self.terminal, output.at);
+        self.lines[index(stream)].push(&bytes, |line| push_line(&mut text, timestamps.then_some(at), terminal, line));
+        self.last = Some(output);
+        write(stream, &text)
+    }
+
+    /// What is left of unfinished lines.
+    pub(super) fn finish(&mut self) -> std::io::Result<()> {
+        for stream in [StdStream::Stdout, StdStream::Stderr] {
+            let at = self.last.as_ref().map(|o| o.at).filter(|_| self.timestamps);
+            let terminal = self.terminal;
+            let mut text = Vec::new();
+            self.lines[index(stream)].finish(|line| push_line(&mut text, at, terminal, line));
+            write(stream, &text)?;
+        }
+        Ok(())
+    }
+}
+
+fn index(stream: StdStream) -> usize {
+    usize::from(stream == StdStream::Stderr)
+}
+
+fn push_line(text: &mut Vec<u8>, at: Option<crate::model::instance::Timestamp>, terminal: bool, line: &[u8]) {
+    if let Some(at) = at {
+        text.extend_from_slice(format!("{at} ").as_bytes());
+    }
+    if terminal {
+        text.extend_from_slice(escape::line_of_bytes(line).as_bytes());
+    } else {
+        text.extend_from_slice(line);
+    }
+    text.push(b'\n');
+}
+
+/// To our own stream of the same name, at once.
+pub(super) fn write(stream: StdStream, bytes: &[u8]) -> std::io::Result<()> {
+    match stream {
+        StdStream::Stdout => {
+            let mut out = std::io::stdout().lock();
+            out.write_all(bytes)?;
+            out.flush()
+        }
+        StdStream::Stderr => std::io::stderr().lock().write_all(bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let rows = [["web".to_owned(), "exited (0)".to_owned()], ["a-long-name".to_owned(), "running".to_owned()]];
+        assert_eq!(
+            table(["NAME", "STATE"], rows.into_iter()),
+            "NAME         STATE\nweb          exited (0)\na-long-name  running\n"
+        );
+    }
+
+    #[test]
+    fn times_are_told_in_one_unit() {
+        let now = UNIX_EPOCH + Duration::from_micros(clock::now().0);
+        for (seconds, says) in
+            [(1, "1 second ago"), (61, "1 minute ago"), (7300, "2 hours ago"), (200_000, "2 days ago")]
+        {
+            let then = humantime::format_rfc3339_micros(now - Duration::from_secs(seconds)).to_string();
+            assert_eq!(ago(&then), says);
+        }
+        assert_eq!(ago("never"), "never");
+    }
+}

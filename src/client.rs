@@ -1,0 +1,298 @@
+//! Speaks the protocol from the far side: the command line, the tests and the benches all use it.
+
+use crate::error::Code;
+use crate::model::reply::{Created, Input, InstanceView, Line, ModuleView, Refusal, StreamEvent, json_line};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use std::net::SocketAddr;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+
+/// The longest line that is taken from a daemon: a list of the most instances that there can be.
+const LINE_BYTES_MAX: u64 = 1 << 30;
+/// Bytes of input in one line: base64 and its envelope keep the line within the daemon's limit.
+const INPUT_BYTES: usize = 4096;
+
+/// What went wrong between us and a daemon.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// No connection.
+    #[error("no daemon answers on {address}: {source}")]
+    Connect {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The daemon said no.
+    #[error("{}", .0.message)]
+    Refused(Refusal),
+    /// The connection broke.
+    #[error("the connection to the daemon broke: {0}")]
+    Broken(#[from] std::io::Error),
+    /// Whoever answered does not speak the protocol.
+    #[error("this is no coracle daemon, or one of another version: {0}")]
+    Protocol(String),
+}
+
+impl ClientError {
+    /// The daemon's code, if it was the daemon that said no.
+    pub fn code(&self) -> Option<Code> {
+        match self {
+            ClientError::Refused(refusal) => Some(refusal.code),
+            ClientError::Connect { .. } | ClientError::Broken(_) | ClientError::Protocol(_) => None,
+        }
+    }
+}
+
+/// `Result` with [`ClientError`].
+pub type Result<T, E = ClientError> = std::result::Result<T, E>;
+
+/// A connection in `format json`.
+pub struct Client {
+    read: BufReader<OwnedReadHalf>,
+    write: OwnedWriteHalf,
+}
+
+/// A reply with one entry for each name that was given.
+#[derive(Debug, Deserialize)]
+struct Each<T> {
+    each: Vec<Line<T>>,
+}
+
+/// What `list` answers.
+#[derive(Debug, Deserialize)]
+struct Instances {
+    instances: Vec<InstanceView>,
+}
+
+/// What `modules` answers.
+#[derive(Debug, Deserialize)]
+struct Modules {
+    modules: Vec<ModuleView>,
+}
+
+/// The next line of a stream.
+#[derive(Debug)]
+pub enum Next<T> {
+    /// There is more to come.
+    Event(StreamEvent),
+    /// It is over.
+    End(T),
+}
+
+impl Client {
+    /// Connects and asks for JSON.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Connect`] if nobody listens; others if what listens is no daemon.
+    pub async fn connect(address: SocketAddr) -> Result<Client> {
+        let connect = |source| ClientError::Connect { address, source };
+        let stream = TcpStream::connect(address).await.map_err(connect)?;
+        stream.set_nodelay(true).map_err(connect)?;
+        let (read, write) = stream.into_split();
+        let mut client = Client { read: BufReader::new(read), write };
+        // Until this is answered the connection speaks plain, and words go as words.
+        client.write.write_all(b"format json\n").await?;
+        match client.next::<serde_json::Value>().await? {
+            Next::End(_) => Ok(client),
+            Next::Event(event) => Err(ClientError::Protocol(format!("an event was not expected: {event:?}"))),
+        }
+    }
+
+    /// Sends words as a request.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Broken`].
+    pub async fn send<S: AsRef<str>>(&mut self, words: &[S]) -> Result<()> {
+        let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
+        self.write.write_all(json_line(&words).as_bytes()).await?;
+        Ok(())
+    }
+
+    /// Sends a request and takes its reply.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Refused`] and the rest.
+    pub async fn request<T: DeserializeOwned>(&mut self, words: &[&str]) -> Result<T> {
+        self.send(words).await?;
+        match self.next().await? {
+            Next::End(value) => Ok(value),
+            Next::Event(event) => Err(ClientError::Protocol(format!("an event was not expected: {event:?}"))),
+        }
+    }
+
+    /// The next line of a reply.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Refused`] and the rest.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: a part of a line may be lost. [`Client::split`] gives halves to use side by side.
+    pub async fn next<T: DeserializeOwned>(&mut self) -> Result<Next<T>> {
+        next_line(&mut self.read).await
+    }
+
+    /// `list`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::request`].
+    pub async fn list(&mut self) -> Result<Vec<InstanceView>> {
+        Ok(self.request::<Instances>(&["list"]).await?.instances)
+    }
+
+    /// `modules`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::request`].
+    pub async fn modules(&mut self) -> Result<Vec<ModuleView>> {
+        Ok(self.request::<Modules>(&["modules"]).await?.modules)
+    }
+
+    /// `run`, detached.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::request`].
+    pub async fn run(&mut self, words: &[&str]) -> Result<Created> {
+        self.request(&[&["run"], words].concat()).await
+    }
+
+    /// A verb with names, answered for each of them in their order.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::request`]; a refusal of one name is in its place.
+    pub async fn each<T: DeserializeOwned>(&mut self, words: &[&str], names: &[String]) -> Result<Vec<Result<T>>> {
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let words = [words, &names].concat();
+        if names.len() == 1 {
+            return match self.request(&words).await {
+                Err(ClientError::Refused(refusal)) => Ok(vec![Err(ClientError::Refused(refusal))]),
+                other => other.map(|one| vec![Ok(one)]),
+            };
+        }
+        let Each { each } = self.request(&words).await?;
+        let result = |line| match line {
+            Line::Ok(value) => Ok(value),
+            Line::Error(refusal) => Err(ClientError::Refused(refusal)),
+            Line::Event(event) => Err(ClientError::Protocol(format!("an event was not expected: {event:?}"))),
+        };
+        Ok(each.into_iter().map(result).collect())
+    }
+
+    /// `put`: sends a module unless the daemon has it. `progress` hears how many bytes went, each time some did.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::request`].
+    pub async fn put(
+        &mut self,
+        name: &str,
+        bytes: &[u8],
+        sha256: &str,
+        text: bool,
+        mut progress: impl FnMut(usize),
+    ) -> Result<ModuleView> {
+        const CHUNK: usize = 64 * 1024;
+        let size = bytes.len().to_string();
+        let mut words = vec!["put", "--size", &size, "--sha256", sha256];
+        if text {
+            words.push("--wat");
+        }
+        words.push(name);
+        self.send(&words).await?;
+        loop {
+            match self.next().await? {
+                Next::End(view) => return Ok(view),
+                Next::Event(StreamEvent::Ready { .. }) => {
+                    for chunk in bytes.chunks(CHUNK) {
+                        self.write.write_all(chunk).await?;
+                        progress(chunk.len());
+                    }
+                }
+                Next::Event(_) => {}
+            }
+        }
+    }
+
+    /// The two directions, for a run whose input and output go on at the same time.
+    pub fn split(self) -> (Receiver, Sender) {
+        (Receiver { read: self.read }, Sender { write: self.write })
+    }
+}
+
+/// What comes from the daemon.
+pub struct Receiver {
+    read: BufReader<OwnedReadHalf>,
+}
+
+impl Receiver {
+    /// The next line of a reply.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::next`].
+    pub async fn next<T: DeserializeOwned>(&mut self) -> Result<Next<T>> {
+        next_line(&mut self.read).await
+    }
+}
+
+/// What goes to the daemon while a run is attached.
+pub struct Sender {
+    write: OwnedWriteHalf,
+}
+
+impl Sender {
+    /// Bytes for the guest's stdin.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Broken`].
+    pub async fn input(&mut self, bytes: &[u8]) -> Result<()> {
+        use base64::Engine as _;
+        for chunk in bytes.chunks(INPUT_BYTES) {
+            // Always base64: text may hold control characters that the daemon takes for another protocol's.
+            let text = base64::engine::general_purpose::STANDARD.encode(chunk);
+            let input = Input { stdin: Some(crate::model::reply::Data::Base64(text)) };
+            self.write.write_all(json_line(&input).as_bytes()).await?;
+        }
+        Ok(())
+    }
+
+    /// The end of the guest's stdin.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Broken`].
+    pub async fn end_of_input(&mut self) -> Result<()> {
+        self.write.write_all(json_line(&Input { stdin: None }).as_bytes()).await?;
+        Ok(())
+    }
+}
+
+async fn next_line<T: DeserializeOwned>(read: &mut BufReader<OwnedReadHalf>) -> Result<Next<T>> {
+    let mut line = Vec::new();
+    read.take(LINE_BYTES_MAX).read_until(b'\n', &mut line).await?;
+    if line.is_empty() {
+        return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
+    }
+    match serde_json::from_slice(&line) {
+        Ok(Line::Ok(value)) => Ok(Next::End(value)),
+        Ok(Line::Event(event)) => Ok(Next::Event(event)),
+        Ok(Line::Error(refusal)) => Err(ClientError::Refused(refusal)),
+        Err(_) => {
+            let said = crate::model::escape::line_of_bytes(line.get(..200).unwrap_or(&line));
+            // A daemon that is full says so before any format is agreed on.
+            Err(ClientError::Protocol(said.trim_end_matches("\\n").to_owned()))
+        }
+    }
+}
