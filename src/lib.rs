@@ -1,7 +1,7 @@
 //! Coracle runs WebAssembly workloads in sandboxes, the way a container daemon runs containers.
 //!
 //! The map, one line a room; `ARCHITECTURE.md` says how a request walks through them. Arrows point one way:
-//! `api -> daemon -> engine -> model`, and `cli -> client -> model`.
+//! `server -> api -> daemon -> engine -> model`, and `cli -> client -> model`.
 
 /// The front doors: translate, call the supervisor, translate back.
 pub mod api;
@@ -19,5 +19,7 @@ pub mod engine;
 pub mod error;
 /// Pure: no tokio, no wasmtime, no files, no sockets, no clock.
 pub mod model;
+/// A daemon with its door.
+pub mod server;
 
 pub use error::{Code, Error};

@@ -2,7 +2,8 @@
 
 use super::{FAILED, Failure, Outcome, print};
 use crate::config::Config;
-use crate::daemon;
+use crate::daemon::Supervisor;
+use crate::server;
 use clap::{Args, ValueEnum};
 use std::io::Write;
 use tracing_subscriber::EnvFilter;
@@ -83,16 +84,16 @@ fn directive(level: &str) -> String {
 }
 
 async fn serve(config: Config) -> Outcome {
-    let daemon = daemon::start(config).await?;
-    let signals = signals(daemon.supervisor().clone())?;
-    print(&format!("listening on {}\n", daemon.address()))?;
-    daemon.ended().await;
+    let server = server::start(config).await?;
+    let signals = signals(server.supervisor().clone())?;
+    print(&format!("listening on {}\n", server.address()))?;
+    server.ended().await;
     signals.abort();
     Ok(0)
 }
 
 /// The first signal asks for an orderly end; the second does not wait for it.
-fn signals(supervisor: daemon::Supervisor) -> Result<tokio::task::JoinHandle<()>, Failure> {
+fn signals(supervisor: Supervisor) -> Result<tokio::task::JoinHandle<()>, Failure> {
     let mut signals = Signals::new().map_err(|e| Failure::new(format!("cannot listen for signals: {e}")))?;
     #[expect(clippy::disallowed_methods, reason = "ends with the daemon: its handle is kept and aborted")]
     let handle = tokio::spawn(async move {

@@ -11,7 +11,7 @@ use crate::model::reply::{Data, Output};
 use crate::model::request::StdStream;
 use async_trait::async_trait;
 use bytes::Bytes;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
@@ -45,8 +45,14 @@ struct State {
     dropped: u64,
     run: u32,
     live: bool,
-    attached: Option<VecDeque<Record>>,
-    attached_bytes: usize,
+    /// What attached clients have still to take, by run: the client of a run may be behind when the next one begins.
+    attached: BTreeMap<u32, Queue>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    records: VecDeque<Record>,
+    bytes: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -93,13 +99,14 @@ impl Log {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A new run begins to print here. `attached`: a client will take every byte, through [`Log::take`].
+    /// A new run begins to print here. `attached`: a client will take every byte, through [`Log::take`], until [`Log::detach`].
     pub fn begin(&self, run: u32, attached: bool) {
         let mut state = self.lock();
         state.run = run;
         state.live = true;
-        state.attached = attached.then(VecDeque::new);
-        state.attached_bytes = 0;
+        if attached {
+            state.attached.insert(run, Queue::default());
+        }
     }
 
     /// The run is over: followers and the attached client come to an end.
@@ -109,32 +116,29 @@ impl Log {
         self.taken.notify_waiters();
     }
 
-    /// The attached client is gone; the guest no longer waits for it.
-    pub fn detach(&self) {
-        let mut state = self.lock();
-        state.attached = None;
-        state.attached_bytes = 0;
-        drop(state);
+    /// The client attached to `run` is gone; the guest no longer waits for it.
+    pub fn detach(&self, run: u32) {
+        self.lock().attached.remove(&run);
         self.taken.notify_waiters();
     }
 
-    /// The next pieces for the attached client. `None`: the run is over and all was taken.
+    /// The next pieces for the client attached to `run`. `None`: the run is over and all was taken.
     ///
     /// # Cancel safety
     ///
     /// Cancel safe: what was not returned is still there.
-    pub async fn take(&self) -> Option<Vec<Output>> {
+    pub async fn take(&self, run: u32) -> Option<Vec<Output>> {
         loop {
             let mut grown = std::pin::pin!(self.grown.notified());
             // Listen before looking, or a change in between would be missed.
             grown.as_mut().enable();
             {
                 let mut state = self.lock();
-                let live = state.live;
-                let queue = state.attached.as_mut()?;
-                if !queue.is_empty() {
-                    let outputs = queue.drain(..).map(|r| r.output(0)).collect();
-                    state.attached_bytes = 0;
+                let live = state.live && state.run == run;
+                let queue = state.attached.get_mut(&run)?;
+                if !queue.records.is_empty() {
+                    let outputs = queue.records.drain(..).map(|r| r.output(0)).collect();
+                    queue.bytes = 0;
                     drop(state);
                     self.taken.notify_waiters();
                     return Some(outputs);
@@ -263,7 +267,7 @@ fn joins(last: &Record, run: u32, stream: StdStream, more: usize) -> bool {
 impl Sink for Log {
     fn room(&self) -> usize {
         let state = self.lock();
-        if state.attached.is_some() { ATTACHED_BYTES_MAX.saturating_sub(state.attached_bytes) } else { ROOM }
+        state.attached.get(&state.run).map_or(ROOM, |queue| ATTACHED_BYTES_MAX.saturating_sub(queue.bytes))
     }
 
     async fn ready(&self) {
@@ -284,14 +288,14 @@ impl Sink for Log {
         let at = clock::now();
         let mut state = self.lock();
         let (run, position) = (state.run, state.end);
-        if let Some(queue) = &mut state.attached {
-            match queue.back_mut() {
+        if let Some(queue) = state.attached.get_mut(&run) {
+            match queue.records.back_mut() {
                 Some(last) if last.stream == stream && last.bytes.len() + bytes.len() <= RECORD_BYTES => {
                     last.bytes.extend_from_slice(&bytes);
                 }
-                _ => queue.push_back(Record { position, at, run, stream, bytes: bytes.to_vec() }),
+                _ => queue.records.push_back(Record { position, at, run, stream, bytes: bytes.to_vec() }),
             }
-            state.attached_bytes += bytes.len();
+            queue.bytes += bytes.len();
         }
         state.push(stream, &bytes, at, self.bytes_max);
         drop(state);
@@ -393,12 +397,27 @@ mod tests {
         }
         assert_eq!(written, ATTACHED_BYTES_MAX);
         assert_eq!(log.room(), 0);
-        assert_eq!(text(log.take().await.unwrap()).len(), written, "the log's own limit does not touch it");
+        assert_eq!(text(log.take(1).await.unwrap()).len(), written, "the log's own limit does not touch it");
         log.ready().await;
         put(&log, Stdout, "last");
         log.finish();
-        assert_eq!(text(log.take().await.unwrap()), "last");
-        assert!(log.take().await.is_none());
+        assert_eq!(text(log.take(1).await.unwrap()), "last");
+        assert!(log.take(1).await.is_none());
+    }
+
+    /// The next run may begin before the client of the last one took all, and before it lets go.
+    #[tokio::test]
+    async fn runs_of_one_name_have_a_queue_each() {
+        let log = Log::new(1000);
+        log.begin(1, true);
+        put(&log, Stdout, "first");
+        log.finish();
+        log.begin(2, true);
+        put(&log, Stdout, "second");
+        assert_eq!(text(log.take(1).await.unwrap()), "first");
+        assert!(log.take(1).await.is_none());
+        log.detach(1);
+        assert_eq!(text(log.take(2).await.unwrap()), "second");
     }
 
     #[tokio::test]
@@ -407,7 +426,7 @@ mod tests {
         log.begin(1, true);
         put(&log, Stdout, &"x".repeat(ATTACHED_BYTES_MAX));
         assert_eq!(log.room(), 0);
-        log.detach();
+        log.detach(1);
         log.ready().await;
         assert!(log.room() > 0);
     }

@@ -1,4 +1,5 @@
-//! The shell around the pure half: tasks, files, time. [`start`] brings a daemon up, [`Daemon::ended`] takes it down in order.
+//! The shell around the pure half: tasks, files, time. It opens what a daemon needs and takes it down in order; the doors
+//! that clients come through are not its business.
 
 pub mod clock;
 mod instance_task;
@@ -12,72 +13,59 @@ pub use logs::{Cursor, Log, Read};
 pub use modules::Upload;
 pub use supervisor::{Attachment, Done, Started, Supervisor};
 
-use crate::api;
 use crate::config::{Config, fixed};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use modules::Modules;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use store::Store;
-use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio_util::task::TaskTracker;
 use workspace::Workspaces;
 
-/// A daemon that serves. Dropping it without [`Daemon::ended`] leaves its guests to the runtime's end.
+/// Everything behind the doors: the state directory, the guests' runtime, the supervisor.
 pub struct Daemon {
-    address: SocketAddr,
     supervisor: Supervisor,
     tracker: TaskTracker,
-    guests: Option<Runtime>,
+    _guests: Guests,
 }
 
-/// Starts a daemon on the current runtime; guests get one of their own, so that none of them can hold up an answer.
-///
-/// # Errors
-///
-/// What makes it impossible to serve: the address, the state directory, the root, a limit of the machine.
-pub async fn start(config: Config) -> Result<Daemon> {
-    if !config.listen.ip().is_loopback() {
-        return Err(Error::Denied(format!(
-            "--listen {}: only loopback addresses can be listened on, such as 127.0.0.1:{}",
-            config.listen,
-            config.listen.port()
-        )));
-    }
-    let state_dir =
-        config.state_dir().ok_or_else(|| Error::Denied("there is no home directory: give --state-dir DIR".into()))?;
-    let store = Arc::new(Store::open(&state_dir)?);
-    let listener = TcpListener::bind(config.listen).await.map_err(|e| listen_error(config.listen, &e))?;
-    let address = listener.local_addr().map_err(|e| Error::io("the listening socket has no address", &e))?;
-    raise_descriptor_limit();
-    let guests = guest_runtime()?;
-    let engine = Arc::new(Engine::new()?);
-    let tracker = TaskTracker::new();
-    let workspaces = Workspaces::new(&config.root, Arc::clone(&store))?;
-    let limits = config.limits.clone();
-    let modules = Modules::open(Arc::clone(&engine), store, &config.module_dirs, limits.clone(), tracker.clone())?;
-    let supervisor =
-        Supervisor::new(engine, modules, workspaces, limits.clone(), tracker.clone(), guests.handle().clone());
-    tracker.spawn(api::text::serve(listener, supervisor.clone(), limits, tracker.clone()));
-    tracing::info!(%address, state_dir = %state_dir.display(), root = %config.root.display(), "serving");
-    Ok(Daemon { address, supervisor, tracker, guests: Some(guests) })
-}
+/// The runtime of the guests. A file operation that hangs in the kernel must not hang the daemon's end: its thread is left
+/// behind.
+struct Guests(Option<Runtime>);
 
-fn listen_error(address: SocketAddr, e: &std::io::Error) -> Error {
-    if e.kind() == std::io::ErrorKind::AddrInUse {
-        return Error::Denied(format!(
-            "{address} is in use, perhaps by another daemon; give another address with --listen (port 0 picks a free one)"
-        ));
+impl Drop for Guests {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
     }
-    Error::io(format!("cannot listen on {address}"), e)
 }
 
 impl Daemon {
-    /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    /// Takes the state directory and starts the threads for guests: a runtime of their own, so that none of them can hold
+    /// up an answer.
+    ///
+    /// # Errors
+    ///
+    /// What makes it impossible to run anything: the state directory, the root, a limit of the machine.
+    pub fn open(config: &Config) -> Result<Daemon> {
+        let state_dir = config
+            .state_dir()
+            .ok_or_else(|| Error::Denied("there is no home directory: give --state-dir DIR".into()))?;
+        let store = Arc::new(Store::open(&state_dir)?);
+        raise_descriptor_limit();
+        let guests = guest_runtime()?;
+        let handle = guests.handle().clone();
+        let guests = Guests(Some(guests));
+        let engine = Arc::new(Engine::new()?);
+        let tracker = TaskTracker::new();
+        let workspaces = Workspaces::new(&config.root, Arc::clone(&store))?;
+        let limits = config.limits.clone();
+        let modules = Modules::open(Arc::clone(&engine), store, &config.module_dirs, limits.clone(), tracker.clone())?;
+        let supervisor = Supervisor::new(engine, modules, workspaces, limits, tracker.clone(), handle);
+        tracing::info!(state_dir = %state_dir.display(), root = %config.root.display(), "ready");
+        Ok(Daemon { supervisor, tracker, _guests: guests })
     }
 
     /// The handle that everything is done through.
@@ -85,9 +73,14 @@ impl Daemon {
         &self.supervisor
     }
 
+    /// Where tasks are started that the end has to wait for.
+    pub fn tracker(&self) -> &TaskTracker {
+        &self.tracker
+    }
+
     /// Runs until somebody asks for the end ([`Supervisor::shut_down`]), then takes everything down in order: no new
     /// work, guests ended, their ends recorded, answers sent. At most [`fixed::DRAIN`] for the guests, and as long for the rest.
-    pub async fn ended(mut self) {
+    pub async fn ended(self) {
         self.supervisor.shutdown_requested().await;
         tracing::info!(live = self.supervisor.live(), "shutting down");
         if tokio::time::timeout(fixed::DRAIN, self.supervisor.drain()).await.is_err() {
@@ -96,18 +89,6 @@ impl Daemon {
         self.tracker.close();
         if tokio::time::timeout(fixed::DRAIN, self.tracker.wait()).await.is_err() {
             tracing::warn!("some connections did not end in time");
-        }
-        if let Some(guests) = self.guests.take() {
-            // A file operation that hangs in the kernel must not hang the daemon: its thread is left behind.
-            guests.shutdown_background();
-        }
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        if let Some(guests) = self.guests.take() {
-            guests.shutdown_background();
         }
     }
 }

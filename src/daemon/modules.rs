@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, Metadata};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 use tokio::sync::{OnceCell, Semaphore};
@@ -63,6 +64,7 @@ struct Inner {
     limits: Limits,
     tracker: TaskTracker,
     compilers: Semaphore,
+    compilations: AtomicU64,
     state: Mutex<State>,
     /// Held while stored modules change, so that a file is not removed under a `put` of the same bytes.
     changing: tokio::sync::Mutex<()>,
@@ -148,6 +150,7 @@ impl Modules {
             limits,
             tracker,
             compilers: Semaphore::new(jobs),
+            compilations: AtomicU64::new(0),
             state: Mutex::new(State { stored, ..State::default() }),
             changing: tokio::sync::Mutex::new(()),
         })))
@@ -323,10 +326,16 @@ impl Modules {
             if hex(&Sha256::digest(&bytes)) != *digest {
                 return Err(Error::io(format!("module '{name}'"), &"the file changed while it was read; try again"));
             }
+            this.0.compilations.fetch_add(1, Ordering::Relaxed);
             tracing::debug!(module = %name, %digest, bytes = bytes.len(), "compiling");
             Ok(this.0.engine.compile(&bytes, text))
         })
         .await
+    }
+
+    /// How many compilations were begun.
+    pub(crate) fn compilations(&self) -> u64 {
+        self.0.compilations.load(Ordering::Relaxed)
     }
 
     /// Every module that a name leads to, by name.

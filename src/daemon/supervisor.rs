@@ -89,6 +89,7 @@ pub struct Started {
 /// A client's hold on the streams of a run: the guest waits for it. Dropped, it lets go, and the run goes on.
 pub struct Attachment {
     log: Arc<Log>,
+    run: u32,
     stdin: Option<StdinPipe>,
     done: Done,
 }
@@ -100,7 +101,7 @@ impl Attachment {
     ///
     /// Cancel safe.
     pub async fn next(&self) -> Option<Vec<Output>> {
-        self.log.take().await
+        self.log.take(self.run).await
     }
 
     /// The guest's stdin, if it is open.
@@ -116,7 +117,7 @@ impl Attachment {
 
 impl Drop for Attachment {
     fn drop(&mut self) {
-        self.log.detach();
+        self.log.detach(self.run);
         if let Some(stdin) = &self.stdin {
             stdin.close();
         }
@@ -304,7 +305,7 @@ impl Supervisor {
         self.0.tracker.spawn_on(task.run(), &self.0.guests);
         drop(state);
         drop(reservation);
-        let attachment = attach.then(|| Attachment { log, stdin, done });
+        let attachment = attach.then(|| Attachment { log, run, stdin, done });
         Ok(Started { created: Created { name: spec.name, directory, run }, attachment })
     }
 
@@ -503,6 +504,11 @@ impl Supervisor {
     /// Every module that can be run.
     pub async fn modules(&self) -> Vec<ModuleView> {
         self.0.modules.list().await
+    }
+
+    /// How many times a module was compiled so far.
+    pub fn compilations(&self) -> u64 {
+        self.0.modules.compilations()
     }
 
     /// Forgets a stored module.

@@ -1,1 +1,23 @@
-//! Features, end to end.
+//! Features, end to end. Most tests boot the daemon in-process through the function that `main` uses; some run the binary.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a test that meets what cannot be fails, as it should"
+)]
+#![expect(unreachable_pub, reason = "one binary of test modules that share a harness; there is no outside")]
+
+mod attached;
+mod bad_input;
+mod cli;
+mod clients;
+mod examples;
+mod limits;
+mod modules;
+mod papers;
+mod protocol;
+mod real_programs;
+mod sandbox;
+mod stop;
+mod support;
+mod tidy;

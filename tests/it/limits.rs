@@ -1,0 +1,236 @@
+//! Every limit that has a flag: just under it, just over it, and an error that names it.
+
+use crate::support::{Harness, soon};
+use std::time::Duration;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_is_bounded_by_the_run_and_by_the_daemon() {
+    let daemon = Harness::with_limits(|l| l.memory_bytes_max = 2 << 20).await;
+    assert_eq!(daemon.run_to_end(&["grow"]).await.exit_code, Some(32), "pages of 64 KiB in the default of 2 MiB");
+    assert_eq!(daemon.run_to_end(&["-m", "1m", "grow"]).await.exit_code, Some(16));
+    assert_eq!(daemon.run_to_end(&["-m", "3m", "grow"]).await.exit_code, Some(48));
+    let view = daemon.run_to_end(&["big_write"]).await;
+    assert_eq!(view.exit_code, Some(0), "32 pages just fit");
+    let view = daemon.run_to_end(&["-m", "2097151", "big_write"]).await;
+    assert_eq!((view.exit_code, view.reason.as_deref()), (Some(137), Some("memory")));
+    assert!(view.message.unwrap().contains("-m"));
+    let mut raw = daemon.raw().await;
+    assert_eq!(
+        raw.ask("run -m 4097m grow").await,
+        "ERR limit the memory of an instance is limited to 4.0 GiB (--memory-max)"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_instances_share_a_budget() {
+    let daemon = Harness::with_limits(|l| l.memory_bytes_total = Some(300 << 20)).await;
+    let mut raw = daemon.raw().await;
+    assert!(raw.ask("run --name a fill").await.contains("created"));
+    daemon.wait_for_state("a", "running").await;
+    let view = daemon.run_to_end(&["--name", "b", "fill"]).await;
+    assert_eq!((view.exit_code, view.reason.as_deref()), (Some(137), Some("memory")));
+    assert!(view.message.unwrap().contains("--memory-total"));
+    raw.ask("stop a").await;
+    raw.ask("run --name b fill").await;
+    daemon.wait_for_state("b", "running").await;
+    raw.ask("stop b").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn live_instances_are_bounded() {
+    let daemon = Harness::with_limits(|l| l.instances_max = 2).await;
+    let mut raw = daemon.raw().await;
+    assert!(raw.ask("run --name a sleep").await.contains("created"));
+    assert!(raw.ask("run --name b sleep").await.contains("created"));
+    assert_eq!(raw.ask("run --name c sleep").await, "ERR limit live instances is limited to 2 (--instances)");
+    raw.ask("stop a").await;
+    assert!(raw.ask("run --name c sleep").await.contains("created"));
+    raw.send("stop b c\n").await;
+    raw.dotted().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_of_ended_instances_are_bounded() {
+    let daemon = Harness::with_limits(|l| l.ended_max = 3).await;
+    for i in 0..5 {
+        daemon.run_to_end(&["--name", &format!("n{i}"), "exit_7"]).await;
+    }
+    let mut raw = daemon.raw().await;
+    raw.send("list -q\n").await;
+    assert_eq!(raw.dotted().await, ["n2", "n3", "n4"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_is_bounded_and_says_what_it_dropped() {
+    let daemon = Harness::with_limits(|l| l.log_bytes_max = 10_000).await;
+    let mut raw = daemon.raw().await;
+    raw.ask("run chatty").await;
+    let log = daemon.supervisor.log(&"chatty".parse().unwrap()).unwrap();
+    soon("a million bytes", async {
+        while log.dropped() < 1_000_000 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    raw.ask("stop chatty").await;
+    raw.send("logs chatty\n").await;
+    let kept: usize = raw.dotted().await.iter().map(|l| l.len() + 1).sum();
+    assert!((1000..=10_000).contains(&kept), "{kept}");
+    raw.ask("format json").await;
+    raw.send("logs chatty\n").await;
+    soon("the end", async {
+        loop {
+            let line: serde_json::Value = serde_json::from_str(&raw.line().await).unwrap();
+            if let Some(end) = line.get("ok") {
+                assert!(end["dropped_bytes"].as_u64().unwrap() >= 1_000_000);
+                return;
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_are_bounded_and_come_back() {
+    let daemon = Harness::with_limits(|l| l.connections_max = 3).await;
+    let mut open = vec![];
+    for _ in 0..3 {
+        let mut raw = daemon.raw().await;
+        assert_eq!(raw.ask("ping").await, "pong");
+        open.push(raw);
+    }
+    let refused = daemon.raw().await.rest().await;
+    assert_eq!(String::from_utf8(refused).unwrap(), "ERR limit connections is limited to 3 (--connections)\n");
+    assert_eq!(open[0].ask("ping").await, "pong", "the others are as before");
+    open.pop();
+    soon("a free place", async {
+        while daemon.raw().await.ask("ping").await != "pong" {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_and_a_stalling_client_are_sent_away() {
+    let daemon = Harness::with_limits(|l| {
+        l.first_request = Duration::from_millis(300);
+        l.stall = Duration::from_millis(400);
+    })
+    .await;
+    let silent = daemon.raw().await.rest().await;
+    assert_eq!(
+        String::from_utf8(silent).unwrap(),
+        "ERR limit the first request did not arrive within 300ms (--first-request)\n"
+    );
+    let mut slow = daemon.raw().await;
+    assert_eq!(slow.ask("ping").await, "pong");
+    // Longer than what silence completes, and without an end.
+    slow.send(&"x".repeat(2000)).await;
+    let said = String::from_utf8(slow.rest().await).unwrap();
+    assert_eq!(said, "ERR limit the rest of a line did not arrive within 400ms (--stall)\n");
+    let mut half = daemon.raw().await;
+    half.send("put x --size 10\n12345").await;
+    let said = String::from_utf8(half.rest().await).unwrap();
+    assert_eq!(said, "ERR limit the rest of a transfer did not arrive within 400ms (--stall)\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_module_is_bounded_wherever_it_comes_from() {
+    let directory = tempfile::tempdir().unwrap();
+    let module = wat::parse_str("(module (func (export \"_start\")))").unwrap();
+    // A custom section of zeroes fills the file up: id 0, its size, an empty name.
+    let filled = |bytes: usize| {
+        let rest = bytes - module.len() - 6;
+        let mut all = module.clone();
+        all.push(0);
+        let mut size = rest;
+        for _ in 0..4 {
+            all.push((size & 0x7f) as u8 | 0x80);
+            size >>= 7;
+        }
+        all.push((size & 0x7f) as u8);
+        all.resize(bytes, 0);
+        all
+    };
+    std::fs::write(directory.path().join("fits.wasm"), filled(10_000)).unwrap();
+    std::fs::write(directory.path().join("large.wasm"), filled(10_001)).unwrap();
+    let path = directory.path().to_owned();
+    let daemon = Harness::with(move |config| {
+        config.limits.module_bytes_max = 10_000;
+        config.module_dirs = vec![path];
+    })
+    .await;
+    assert_eq!(daemon.run_to_end(&["fits"]).await.exit_code, Some(0));
+    let mut raw = daemon.raw().await;
+    let refusal = "ERR limit a module is limited to 9.8 KiB (--module-size)";
+    assert_eq!(raw.ask("run large").await, refusal);
+    let mut client = daemon.client().await;
+    let fits = filled(10_000);
+    client.put("stored", &fits, &crate::sandbox::sha256(&fits), false, |_| ()).await.unwrap();
+    let large = filled(10_001);
+    let error = client.put("stored", &large, &crate::sandbox::sha256(&large), false, |_| ()).await.unwrap_err();
+    assert!(error.to_string().contains("--module-size"), "{error}");
+    assert_eq!(raw.ask("put plain --size 10001").await, refusal);
+    assert_eq!(raw.line().await, "", "the bytes that were announced cannot be told from requests");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stored_modules_are_bounded() {
+    let daemon = Harness::with_limits(|l| l.stored_modules_max = 2).await;
+    let mut client = daemon.client().await;
+    let text = b"(module (func (export \"_start\")))";
+    let digest = crate::sandbox::sha256(text);
+    for name in ["a", "b", "a"] {
+        client.put(name, text, &digest, true, |_| ()).await.unwrap();
+    }
+    let error = client.put("c", text, &digest, true, |_| ()).await.unwrap_err();
+    assert_eq!(error.to_string(), "stored modules is limited to 2 (--stored-modules)");
+    client.request::<serde_json::Value>(&["forget", "a"]).await.unwrap();
+    client.put("c", text, &digest, true, |_| ()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn compiled_modules_are_bounded_and_compiled_again() {
+    let daemon = Harness::with_limits(|l| l.module_cache_max = 1).await;
+    for _ in 0..3 {
+        assert_eq!(daemon.run_to_end(&["exit_7"]).await.exit_code, Some(7));
+        assert_eq!(daemon.run_to_end(&["exit_200"]).await.exit_code, Some(200));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn open_handles_are_bounded() {
+    let daemon = Harness::with_limits(|l| l.handles_max = 32).await;
+    let many = |n: usize| [vec!["handles"], vec!["x"; n]].concat();
+    assert_eq!(daemon.run_to_end(&many(16)).await.exit_code, Some(0));
+    let view = daemon.run_to_end(&many(32)).await;
+    assert_eq!(view.state, "trapped", "{view:?}");
+    assert_eq!(daemon.run_to_end(&["hello"]).await.exit_code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn host_memory_for_one_call_is_bounded() {
+    let daemon = Harness::with_limits(|l| l.hostcall_bytes_max = 2 << 20).await;
+    assert_eq!(daemon.run_to_end(&["big_write"]).await.exit_code, Some(0));
+    let daemon = Harness::with_limits(|l| l.hostcall_bytes_max = 1 << 19).await;
+    assert_eq!(daemon.run_to_end(&["big_write"]).await.exit_code, Some(48), "ENOMEM of WASI");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn random_bytes_for_one_call_are_bounded() {
+    let daemon = Harness::start().await;
+    assert_eq!(daemon.run_to_end(&["random"]).await.exit_code, Some(0));
+    assert_eq!(daemon.run_to_end(&["random", "x"]).await.state, "trapped");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_ends_at_its_timeout() {
+    let daemon = Harness::start().await;
+    for guest in ["spin", "sleep", "chatty"] {
+        let view = daemon.run_to_end(&["--timeout", "100ms", guest]).await;
+        assert_eq!((view.state.as_str(), view.exit_code), ("timed-out", Some(124)));
+        assert_eq!(view.reason.as_deref(), Some("timeout"));
+    }
+    assert_eq!(daemon.run_to_end(&["--timeout", "1h", "exit_7"]).await.exit_code, Some(7));
+}

@@ -1,0 +1,128 @@
+//! Where modules come from: stored, from directories that change, built in; compiled once for all who ask.
+
+use crate::sandbox::sha256;
+use crate::support::{Harness, soon};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::task::JoinSet;
+
+fn exits_with(code: u8) -> String {
+    format!(
+        "(module (import \"wasi_snapshot_preview1\" \"proc_exit\" (func $exit (param i32))) (memory (export \"memory\") 1)
+           (func (export \"_start\") (call $exit (i32.const {code}))))"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stored_comes_before_directories_before_built_in() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().to_owned();
+    let second = tempfile::tempdir().unwrap();
+    let second_path = second.path().to_owned();
+    let daemon = Harness::with(move |config| config.module_dirs = vec![path, second_path]).await;
+    assert_eq!(daemon.run_to_end(&["hello"]).await.exit_code, Some(0));
+    std::fs::write(second.path().join("hello.wat"), exits_with(2)).unwrap();
+    assert_eq!(daemon.run_to_end(&["hello"]).await.exit_code, Some(2));
+    std::fs::write(directory.path().join("hello.wat"), exits_with(3)).unwrap();
+    assert_eq!(daemon.run_to_end(&["hello"]).await.exit_code, Some(3), "the first directory is first");
+    std::fs::write(directory.path().join("hello.wasm"), wat::parse_str(exits_with(4)).unwrap()).unwrap();
+    assert_eq!(daemon.run_to_end(&["hello"]).await.exit_code, Some(4), "binary before text");
+    let text = exits_with(5);
+    let mut client = daemon.client().await;
+    client.put("hello", text.as_bytes(), &sha256(text.as_bytes()), true, |_| ()).await.unwrap();
+    assert_eq!(daemon.run_to_end(&["hello"]).await.exit_code, Some(5));
+    let listed = client.modules().await.unwrap();
+    assert_eq!(
+        listed.iter().filter(|m| m.name.as_str() == "hello").map(|m| m.source.as_str()).collect::<Vec<_>>(),
+        ["stored"]
+    );
+    client.request::<serde_json::Value>(&["forget", "hello"]).await.unwrap();
+    assert_eq!(daemon.run_to_end(&["hello"]).await.exit_code, Some(4));
+}
+
+/// The same size and, for a coarse clock, the same time: what counts is the content.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_may_be_replaced_while_the_daemon_runs() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().to_owned();
+    let daemon = Harness::with(move |config| config.module_dirs = vec![path]).await;
+    for code in (10..50).chain(10..20) {
+        std::fs::write(directory.path().join("app.wat"), exits_with(code)).unwrap();
+        assert_eq!(daemon.run_to_end(&["app"]).await.exit_code, Some(code));
+    }
+    std::fs::remove_file(directory.path().join("app.wat")).unwrap();
+    assert!(daemon.raw().await.ask("run app").await.starts_with("ERR no-module"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn put_takes_raw_bytes_in_both_formats_and_refuses_what_cannot_run() {
+    let daemon = Harness::start().await;
+    let module = wat::parse_str(exits_with(9)).unwrap();
+    let mut raw = daemon.raw().await;
+    raw.send(&format!("put plain --size {}\n", module.len())).await;
+    raw.send_bytes(&module).await;
+    raw.send("run plain\n").await;
+    assert_eq!(raw.line().await, format!("Module 'plain' stored ({} bytes, sha256 {})", module.len(), sha256(&module)));
+    assert!(raw.line().await.contains("created"), "what follows the bytes is a request again");
+    assert_eq!(raw.ask("wait plain").await, "9");
+    raw.send("put bad --size 5\nhello").await;
+    assert!(raw.line().await.starts_with("ERR bad-module module 'bad' cannot run: "));
+    raw.send("put wrong --size 4 --sha256 00\n\0asm").await;
+    assert!(raw.line().await.starts_with("ERR usage what arrived has the SHA-256"));
+    assert!(raw.ask("run bad").await.starts_with("ERR no-module"));
+    assert_eq!(raw.ask("forget plain").await, "Module 'plain' forgotten");
+    assert!(raw.ask("forget hello").await.starts_with("ERR denied 'hello' is built in"));
+    assert!(raw.ask("forget sleep").await.starts_with("ERR denied 'sleep' is a file of a --modules directory"));
+    assert!(raw.ask("forget nothing").await.starts_with("ERR no-module"));
+    let left = std::fs::read_dir(daemon.state.join("incoming")).unwrap().count()
+        + std::fs::read_dir(daemon.state.join("modules")).unwrap().count();
+    assert_eq!(left, 0, "nothing of it is left on the disk");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_daemon_has_is_not_sent_again() {
+    let daemon = Harness::start().await;
+    let text = exits_with(6);
+    let digest = sha256(text.as_bytes());
+    let mut client = daemon.client().await;
+    let sent = AtomicUsize::new(0);
+    for name in ["one", "two"] {
+        let count = |bytes| {
+            sent.fetch_add(bytes, Ordering::Relaxed);
+        };
+        client.put(name, text.as_bytes(), &digest, true, count).await.unwrap();
+        assert_eq!(daemon.run_to_end(&[name]).await.exit_code, Some(6));
+    }
+    assert_eq!(sent.into_inner(), text.len());
+    // The content stays as long as one name leads to it.
+    client.request::<serde_json::Value>(&["forget", "one"]).await.unwrap();
+    assert_eq!(daemon.run_to_end(&["two"]).await.exit_code, Some(6));
+    assert_eq!(daemon.run_to_end(&["--sha256", &digest, "two"]).await.exit_code, Some(6));
+    let other = exits_with(8);
+    client.put("two", other.as_bytes(), &sha256(other.as_bytes()), true, |_| ()).await.unwrap();
+    let mut raw = daemon.raw().await;
+    let pinned = raw.ask(&format!("run --sha256 {digest} two")).await;
+    assert_eq!(pinned, "ERR no-module no module named 'two' with that content");
+}
+
+/// Sixty-four clients ask for a module that nobody has compiled yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_module_is_compiled_once_however_many_ask() {
+    let body = "(local.set 0 (i32.mul (i32.add (local.get 0) (i32.const 12345)) (i32.const 777)))".repeat(40);
+    let functions: String = (0..400).map(|_| format!("(func (param i32) (result i32) {body} (local.get 0))")).collect();
+    let text = format!("(module (memory (export \"memory\") 1) {functions} (func (export \"_start\")))");
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("large.wasm"), wat::parse_str(&text).unwrap()).unwrap();
+    let path = directory.path().to_owned();
+    let daemon = Arc::new(Harness::with(move |config| config.module_dirs.push(path)).await);
+    let before = daemon.supervisor.compilations();
+    let mut clients = JoinSet::new();
+    for i in 0..64 {
+        let daemon = Arc::clone(&daemon);
+        clients.spawn(async move { daemon.run_to_end(&["--name", &format!("l{i}"), "large"]).await.exit_code });
+    }
+    let codes = soon("64 runs", clients.join_all()).await;
+    assert!(codes.iter().all(|c| *c == Some(0)));
+    assert_eq!(daemon.run_to_end(&["large"]).await.exit_code, Some(0));
+    assert_eq!(daemon.supervisor.compilations() - before, 1, "and it is kept");
+}

@@ -1,0 +1,57 @@
+//! README.md says what is true: its commands are there and work, its limits are those of the program.
+
+use crate::support::{Cli, source};
+
+fn readme() -> String {
+    std::fs::read_to_string(source().join("README.md")).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_quick_start_works_as_it_stands() {
+    let readme = readme();
+    assert!(readme.lines().any(|l| l == "cargo test"), "the command that tests");
+    let command =
+        readme.lines().find(|l| l.starts_with("cargo run --release -- ")).expect("the command that runs something");
+    assert_eq!(command, "cargo run --release -- run hello");
+    // What follows the dashes, with the program that was built for this test; CI runs the whole line.
+    let cli = Cli::alone();
+    let words: Vec<&str> = command.split(" -- ").nth(1).unwrap().split(' ').collect();
+    let (code, out, err) = cli.run(&words).await;
+    assert_eq!((code, out.as_str()), (0, "Hello from Coracle!\n"), "{err}");
+    assert!(readme.contains(out.trim_end()), "README shows what it prints");
+    cli.run(&["shutdown"]).await;
+}
+
+#[test]
+fn the_table_of_limits_is_that_of_the_program() {
+    let rows: Vec<Vec<String>> = readme()
+        .lines()
+        .filter(|l| l.starts_with("| `--"))
+        .map(|l| l.trim_matches('|').split(" | ").map(|c| c.trim().trim_matches('`').to_owned()).collect())
+        .collect();
+    let limits = coracle::config::limits();
+    assert_eq!(rows.len(), limits.len(), "{rows:?}");
+    for (row, limit) in rows.iter().zip(limits) {
+        assert_eq!(row[0], limit.flag);
+        if !limit.default.is_empty() {
+            assert_eq!(row[1], limit.default, "{}", limit.flag);
+        }
+        assert_eq!(row[2], limit.what.split(" [default").next().unwrap(), "{}", limit.flag);
+    }
+}
+
+#[test]
+fn every_exit_code_and_every_verb_has_its_line() {
+    let readme = readme();
+    for code in ["124", "125", "126", "127", "134", "137", "143"] {
+        assert!(readme.contains(&format!("| {code} |")), "{code}");
+    }
+    let protocol = std::fs::read_to_string(source().join("docs/protocol.md")).unwrap();
+    for verb in "run stop kill list wait rm logs inspect put modules forget hello ping format help shutdown".split(' ')
+    {
+        assert!(
+            protocol.lines().any(|l| l.starts_with('#') && l.contains(&format!("`{verb}"))),
+            "docs/protocol.md has no section on {verb}"
+        );
+    }
+}

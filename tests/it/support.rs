@@ -1,0 +1,295 @@
+//! The harness: a daemon on a free port with a state directory of its own, clients that speak raw bytes, and guests.
+
+use coracle::client::Client;
+use coracle::config::{Config, Limits};
+use coracle::daemon::Supervisor;
+use coracle::model::reply::InstanceView;
+use coracle::server;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
+/// How long a test waits for what has to happen, on a slow machine with other tests beside it.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Fails the test if something does not happen.
+pub async fn soon<F: Future>(what: &str, future: F) -> F::Output {
+    match tokio::time::timeout(PATIENCE, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("{what} did not happen within {PATIENCE:?}"),
+    }
+}
+
+/// Every test guest as a core module (`NAME.wat`) and as a component (`NAME-p2.wasm`), made once.
+pub fn guests() -> &'static Path {
+    static DIRECTORY: OnceLock<TempDir> = OnceLock::new();
+    DIRECTORY
+        .get_or_init(|| {
+            let directory = tempfile::tempdir().unwrap();
+            for entry in std::fs::read_dir(source().join("tests/guests")).unwrap() {
+                let path = entry.unwrap().path();
+                let name = path.file_stem().unwrap().to_str().unwrap();
+                std::fs::copy(&path, directory.path().join(format!("{name}.wat"))).unwrap();
+                std::fs::write(directory.path().join(format!("{name}-p2.wasm")), component(&path)).unwrap();
+            }
+            directory
+        })
+        .path()
+}
+
+/// A preview 1 module as a preview 2 component.
+fn component(path: &Path) -> Vec<u8> {
+    use wasi_preview1_component_adapter_provider::{
+        WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_COMMAND_ADAPTER,
+    };
+    let module = wat::parse_file(path).unwrap();
+    wit_component::ComponentEncoder::default()
+        .validate(true)
+        .module(&module)
+        .unwrap()
+        .adapter(WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_COMMAND_ADAPTER)
+        .unwrap()
+        .encode()
+        .unwrap_or_else(|e| panic!("{}: {e:#}", path.display()))
+}
+
+/// The project's top level.
+pub fn source() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A daemon within the test.
+pub struct Harness {
+    pub address: SocketAddr,
+    pub supervisor: Supervisor,
+    pub root: PathBuf,
+    pub state: PathBuf,
+    ended: Option<JoinHandle<()>>,
+    _directory: TempDir,
+}
+
+impl Harness {
+    pub async fn start() -> Harness {
+        Harness::with(|_| ()).await
+    }
+
+    pub async fn with_limits(change: fn(&mut Limits)) -> Harness {
+        Harness::with(move |config| change(&mut config.limits)).await
+    }
+
+    pub async fn with(change: impl FnOnce(&mut Config)) -> Harness {
+        let directory = tempfile::tempdir().unwrap();
+        let (state, root) = (directory.path().join("state"), directory.path().join("root"));
+        let mut config = Config::new(([127, 0, 0, 1], 0).into(), state.clone(), root.clone());
+        config.module_dirs.push(guests().to_owned());
+        change(&mut config);
+        let server = server::start(config).await.unwrap();
+        let (address, supervisor) = (server.address(), server.supervisor().clone());
+        #[expect(clippy::disallowed_methods, reason = "its handle is awaited in `end`")]
+        let ended = Some(tokio::spawn(server.ended()));
+        Harness { address, supervisor, root, state, ended, _directory: directory }
+    }
+
+    pub async fn client(&self) -> Client {
+        Client::connect(self.address).await.unwrap()
+    }
+
+    pub async fn raw(&self) -> Raw {
+        Raw::connect(self.address).await
+    }
+
+    /// Runs to the end, and says how it ended.
+    pub async fn run_to_end(&self, words: &[&str]) -> InstanceView {
+        let mut client = self.client().await;
+        let created = client.run(words).await.unwrap();
+        soon("the end of the run", client.request(&["wait", created.name.as_str()])).await.unwrap()
+    }
+
+    /// What `name` printed so far.
+    pub async fn log(&self, name: &str) -> String {
+        let mut raw = self.raw().await;
+        raw.send(&format!("logs {name}\n")).await;
+        raw.dotted().await.iter().map(|l| format!("{l}\n")).collect()
+    }
+
+    /// Waits until `name` is in the state.
+    pub async fn wait_for_state(&self, name: &str, state: &str) {
+        let mut client = self.client().await;
+        soon(&format!("'{name}' is {state}"), async {
+            loop {
+                let list = client.list().await.unwrap();
+                if list.iter().any(|view| view.name.as_str() == name && view.state == state) {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+
+    /// Waits until `name` has printed something.
+    pub async fn wait_for_output(&self, name: &str) {
+        soon("output", async {
+            loop {
+                if let Ok(log) = self.supervisor.log(&name.parse().unwrap()) {
+                    return log.grown_past(&log.start()).await;
+                }
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+
+    /// Ends the daemon in order.
+    pub async fn end(&mut self) {
+        self.supervisor.shut_down();
+        soon("the daemon's end", self.ended.take().unwrap()).await.unwrap();
+    }
+}
+
+impl Drop for Harness {
+    fn drop(&mut self) {
+        self.supervisor.shut_down();
+    }
+}
+
+/// A client that sends what it is told to.
+pub struct Raw {
+    pub stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Raw {
+    pub async fn connect(address: SocketAddr) -> Raw {
+        Raw { stream: TcpStream::connect(address).await.unwrap(), buffer: vec![] }
+    }
+
+    pub async fn send(&mut self, text: &str) {
+        self.send_bytes(text.as_bytes()).await;
+    }
+
+    pub async fn send_bytes(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).await.unwrap();
+    }
+
+    /// A line without its end; the empty string where the connection was closed.
+    pub async fn line(&mut self) -> String {
+        soon("a line", async {
+            loop {
+                if let Some(end) = self.buffer.iter().position(|b| *b == b'\n') {
+                    let line: Vec<u8> = self.buffer.drain(..=end).collect();
+                    return String::from_utf8(line[..end].to_vec()).unwrap();
+                }
+                if self.stream.read_buf(&mut self.buffer).await.unwrap_or(0) == 0 {
+                    return String::from_utf8(std::mem::take(&mut self.buffer)).unwrap();
+                }
+            }
+        })
+        .await
+    }
+
+    pub async fn ask(&mut self, request: &str) -> String {
+        self.send(&format!("{request}\n")).await;
+        self.line().await
+    }
+
+    /// A reply of several lines, without the dot at its end.
+    pub async fn dotted(&mut self) -> Vec<String> {
+        let mut lines = vec![];
+        loop {
+            match self.line().await {
+                end if end == "." => return lines,
+                line => lines.push(line.strip_prefix('.').map_or(line.clone(), str::to_owned)),
+            }
+        }
+    }
+
+    /// All that comes until the daemon closes.
+    pub async fn rest(mut self) -> Vec<u8> {
+        let mut all = std::mem::take(&mut self.buffer);
+        soon("the close", async {
+            // A reset after the last byte is a close too.
+            while self.stream.read_buf(&mut all).await.unwrap_or(0) > 0 {}
+        })
+        .await;
+        all
+    }
+}
+
+/// The binary, with a daemon address and directories of its own; nothing of the tester's environment is used.
+pub struct Cli {
+    pub address: SocketAddr,
+    pub directory: TempDir,
+}
+
+impl Cli {
+    /// For a daemon that is there.
+    pub fn of(harness: &Harness) -> Cli {
+        Cli { address: harness.address, directory: tempfile::tempdir().unwrap() }
+    }
+
+    /// For a free port where nobody listens.
+    pub fn alone() -> Cli {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        Cli { address: listener.local_addr().unwrap(), directory: tempfile::tempdir().unwrap() }
+    }
+
+    pub fn command<S: AsRef<std::ffi::OsStr>>(&self, words: &[S]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_coracle"));
+        command
+            .args(words)
+            .env("CORACLE_HOST", format!("tcp://{}", self.address))
+            .env("CORACLE_STATE_DIR", self.directory.path().join("state"))
+            .env("CORACLE_ROOT", self.directory.path().join("root"))
+            .env_remove("CORACLE_LOG")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs to the end: exit code, standard output, standard error.
+    pub async fn run(&self, words: &[&str]) -> (i32, String, String) {
+        let command = self.command(words);
+        self.finish(command, b"").await
+    }
+
+    /// As [`Cli::run`], with standard input.
+    pub async fn run_with_input(&self, words: &[&str], input: &[u8]) -> (i32, String, String) {
+        let mut command = self.command(words);
+        command.stdin(Stdio::piped());
+        self.finish(command, input).await
+    }
+
+    pub async fn finish(&self, mut command: Command, input: &[u8]) -> (i32, String, String) {
+        let input = input.to_vec();
+        let run = tokio::task::spawn_blocking(move || {
+            let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            let stdin = child.stdin.take();
+            std::thread::scope(|scope| {
+                scope.spawn(move || {
+                    if let Some(mut stdin) = stdin {
+                        // A child that ended does not read on.
+                        let _closed = std::io::Write::write_all(&mut stdin, &input);
+                    }
+                });
+                child.wait_with_output().unwrap()
+            })
+        });
+        let output = soon("the end of the command", run).await.unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+    }
+}
+
+/// Says in one line what a machine lacks. In CI that is a failure: there everything has to be tried.
+pub fn cannot_try(what: &str) {
+    assert!(std::env::var_os("CI").is_none(), "in CI nothing may be left out: {what}");
+    // Past the capture of the test's output, so that a person sees it.
+    use std::io::Write;
+    let _printed = writeln!(std::io::stderr(), "not tried here: {what}");
+}
