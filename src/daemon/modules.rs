@@ -4,6 +4,7 @@
 //! and the newest compiled modules stay in memory. Nothing here runs on an async thread for longer than a lookup takes.
 
 use crate::config::{Limits, fixed};
+use crate::daemon::blocking;
 use crate::daemon::store::{ModuleRow, Store};
 use crate::engine::{Engine, Program};
 use crate::error::{Error, Result};
@@ -609,13 +610,4 @@ fn hex(bytes: &[u8]) -> String {
         let _infallible = write!(out, "{byte:02x}");
         out
     })
-}
-
-/// Runs what may block for a while on a thread that may.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(value) => value,
-        // Not cancelled: nothing aborts these. A panic goes on to whoever waited for the result.
-        Err(e) => std::panic::resume_unwind(e.into_panic()),
-    }
 }

@@ -4,15 +4,16 @@
 //! directory, waiting for an end) happens outside of it.
 
 use crate::config::Limits;
+use crate::daemon::blocking;
 use crate::daemon::clock;
 use crate::daemon::instance_task::{Task, Why};
 use crate::daemon::logs::{self, Log};
 use crate::daemon::modules::{Modules, Upload};
-use crate::daemon::workspace::Workspaces;
+use crate::daemon::workspace::{Workspace, Workspaces};
 use crate::engine::{Engine, MemoryBudget, Sandbox, StdinPipe};
 use crate::error::{Error, Result};
 use crate::model::event::{Event, EventKind};
-use crate::model::instance::{Ended, InstanceId, Launch, RunSpec};
+use crate::model::instance::{Ended, InstanceId, Launch, Record, RunSpec};
 use crate::model::name::Name;
 use crate::model::registry::Registry;
 use crate::model::reply::{Created, InstanceView, ModuleView, Output};
@@ -244,10 +245,9 @@ impl Supervisor {
             () = reservation.cancelled.cancelled() => return Err(self.accepting().err().unwrap_or(Error::Stopping(spec.name))),
             loaded = self.0.modules.load(&spec.module, digest, compiling) => loaded?,
         };
-        // Some tens of microseconds of mkdir and open; a hop to another thread and back would cost more.
-        let workspace = self.0.workspaces.open(&spec.name)?;
+        let workspace = self.workspace(&spec.name).await?;
         let directory = self.0.workspaces.path(&spec.name).to_string_lossy().into_owned();
-        let launch = Launch {
+        let launch = Arc::new(Launch {
             module: spec.module.clone(),
             digest: loaded.digest.to_string(),
             args: spec.args.clone(),
@@ -255,7 +255,7 @@ impl Supervisor {
             directory: directory.clone(),
             memory_bytes_max: spec.memory_bytes_max,
             timeout_ms: spec.timeout.map(|t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX)),
-        };
+        });
         let stdin = spec.stdin.then(StdinPipe::default);
         let mut args = vec![spec.argv0.unwrap_or_else(|| spec.module.to_string())];
         args.extend(spec.args);
@@ -307,6 +307,16 @@ impl Supervisor {
         drop(reservation);
         let attachment = attach.then(|| Attachment { log, run, stdin, done });
         Ok(Started { created: Created { name: spec.name, directory, run }, attachment })
+    }
+
+    async fn workspace(&self, name: &Name) -> Result<Workspace> {
+        // Microseconds of open and fstat; a hop to another thread and back would cost more.
+        if let Some(workspace) = self.0.workspaces.open_known(name)? {
+            return Ok(workspace);
+        }
+        // The first time it is written down, which a disk may take its time for.
+        let (this, name) = (self.clone(), name.clone());
+        blocking(move || this.0.workspaces.open(&name)).await
     }
 
     fn check_spec(&self, spec: &RunSpec) -> Result<()> {
@@ -372,7 +382,9 @@ impl Supervisor {
 
     /// Every instance, in order of creation.
     pub fn list(&self) -> Vec<InstanceView> {
-        self.lock().registry.records().map(InstanceView::of).collect()
+        // Copied under the lock, and put into words outside of it.
+        let records: Vec<Record> = self.lock().registry.records().cloned().collect();
+        records.iter().map(InstanceView::of).collect()
     }
 
     /// Everything about one.

@@ -3,14 +3,17 @@
 use crate::daemon::store::{Identity, Store};
 use crate::error::{Error, Result};
 use crate::model::name::Name;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Makes and opens the directories below one root.
 #[derive(Debug)]
 pub(super) struct Workspaces {
     root: PathBuf,
     store: Arc<Store>,
+    /// Directories that this daemon has used: what the store says of them, at hand.
+    known: Mutex<HashMap<PathBuf, Identity>>,
 }
 
 /// An instance's directory, verified and open. The handle keeps it the same directory, whatever its path leads to later.
@@ -47,7 +50,7 @@ impl Workspaces {
         std::fs::create_dir_all(&root)
             .map_err(|e| Error::io(format!("cannot make the root {}", root.display()), &e))?;
         check_root(&root)?;
-        Ok(Workspaces { root, store })
+        Ok(Workspaces { root, store, known: Mutex::default() })
     }
 
     /// The path of an instance's directory, for display.
@@ -55,34 +58,62 @@ impl Workspaces {
         self.root.join(name.as_str())
     }
 
-    /// Opens the directory of `name`, made if it is missing. Blocks on the disk for a moment.
+    fn known(&self) -> MutexGuard<'_, HashMap<PathBuf, Identity>> {
+        // A map that no statement leaves half changed.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens a directory that this daemon has used before. `None`: it has not, or the directory is gone.
+    ///
+    /// # Errors
+    ///
+    /// As [`Workspaces::open`].
+    pub(super) fn open_known(&self, name: &Name) -> Result<Option<Workspace>> {
+        let path = self.path(name);
+        let Some(known) = self.known().get(&path).copied() else { return Ok(None) };
+        match self.open_checked(&path)? {
+            Some((workspace, identity)) if identity == known => Ok(Some(workspace)),
+            Some(_) => Err(not_ours(&path)),
+            None => Ok(None),
+        }
+    }
+
+    /// Opens the directory of `name`, made and written down if it is missing. May block on the disk.
     ///
     /// # Errors
     ///
     /// [`Error::Denied`] if something that is not ours stands there; it is not touched. [`Error::Io`].
     pub(super) fn open(&self, name: &Name) -> Result<Workspace> {
         let path = self.path(name);
-        match make_directory(&path) {
+        let gone = || Error::io(format!("cannot open {}", path.display()), &"it was removed at the same moment");
+        let (workspace, identity) = match make_directory(&path) {
             Ok(()) => {
-                let (workspace, identity) = self.open_checked(&path)?;
+                let (workspace, identity) = self.open_checked(&path)?.ok_or_else(gone)?;
                 self.store.put_workspace(&path, identity)?;
-                Ok(workspace)
+                (workspace, identity)
             }
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
                 let Some(known) = self.store.workspace(&path)? else { return Err(not_ours(&path)) };
-                let (workspace, identity) = self.open_checked(&path)?;
-                if identity == known { Ok(workspace) } else { Err(not_ours(&path)) }
+                let (workspace, identity) = self.open_checked(&path)?.ok_or_else(gone)?;
+                if identity != known {
+                    return Err(not_ours(&path));
+                }
+                (workspace, identity)
             }
-            Err(e) => Err(Error::io(format!("cannot make {}", path.display()), &e)),
-        }
+            Err(e) => return Err(Error::io(format!("cannot make {}", path.display()), &e)),
+        };
+        self.known().insert(path, identity);
+        Ok(workspace)
     }
 
+    /// Opens without following a link, and checks what was opened. `None`: there is nothing.
     #[cfg(target_os = "linux")]
-    fn open_checked(&self, path: &Path) -> Result<(Workspace, Identity)> {
+    fn open_checked(&self, path: &Path) -> Result<Option<(Workspace, Identity)>> {
         use rustix::fs::{Mode, OFlags};
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
         let handle = match rustix::fs::open(path, flags, Mode::empty()) {
             Ok(handle) => handle,
+            Err(rustix::io::Errno::NOENT) => return Ok(None),
             Err(rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR) => return Err(not_ours(path)),
             Err(e) => return Err(Error::io(format!("cannot open {}", path.display()), &e)),
         };
@@ -91,29 +122,37 @@ impl Workspaces {
         if stat.st_uid != rustix::process::geteuid().as_raw() || stat.st_mode & 0o077 != 0 {
             return Err(not_ours(path));
         }
-        Ok((Workspace { handle }, Identity { device: stat.st_dev, inode: stat.st_ino }))
+        Ok(Some((Workspace { handle }, Identity { device: stat.st_dev, inode: stat.st_ino })))
     }
 
     /// Elsewhere the handle cannot be lent: the parent, which only we can change, has to vouch for the path.
     #[cfg(all(unix, not(target_os = "linux")))]
-    fn open_checked(&self, path: &Path) -> Result<(Workspace, Identity)> {
+    fn open_checked(&self, path: &Path) -> Result<Option<(Workspace, Identity)>> {
         use std::os::unix::fs::MetadataExt;
-        let io = |e: std::io::Error| Error::io(format!("cannot look at {}", path.display()), &e);
-        let meta = path.symlink_metadata().map_err(io)?;
+        let Some(meta) = look_at(path)? else { return Ok(None) };
         if !meta.is_dir() || meta.uid() != rustix::process::geteuid().as_raw() || meta.mode() & 0o077 != 0 {
             return Err(not_ours(path));
         }
-        Ok((Workspace { path: path.to_owned() }, Identity { device: meta.dev(), inode: meta.ino() }))
+        Ok(Some((Workspace { path: path.to_owned() }, Identity { device: meta.dev(), inode: meta.ino() })))
     }
 
     /// Without inode numbers in the standard library only the kind can be checked.
     #[cfg(not(unix))]
-    fn open_checked(&self, path: &Path) -> Result<(Workspace, Identity)> {
-        let meta = path.symlink_metadata().map_err(|e| Error::io(format!("cannot look at {}", path.display()), &e))?;
+    fn open_checked(&self, path: &Path) -> Result<Option<(Workspace, Identity)>> {
+        let Some(meta) = look_at(path)? else { return Ok(None) };
         if !meta.is_dir() {
             return Err(not_ours(path));
         }
-        Ok((Workspace { path: path.to_owned() }, Identity { device: 0, inode: 0 }))
+        Ok(Some((Workspace { path: path.to_owned() }, Identity { device: 0, inode: 0 })))
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn look_at(path: &Path) -> Result<Option<std::fs::Metadata>> {
+    match path.symlink_metadata() {
+        Ok(meta) => Ok(Some(meta)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::io(format!("cannot look at {}", path.display()), &e)),
     }
 }
 
@@ -175,6 +214,14 @@ mod tests {
         }
     }
 
+    /// As a run does: what is known first.
+    fn reopen(workspaces: &Workspaces, s: &str) -> Result<Workspace> {
+        match workspaces.open_known(&name(s))? {
+            Some(workspace) => Ok(workspace),
+            None => workspaces.open(&name(s)),
+        }
+    }
+
     fn name(s: &str) -> Name {
         s.parse().unwrap()
     }
@@ -215,29 +262,29 @@ mod tests {
         let fixture = Fixture::new();
         let workspaces = fixture.open();
         let (a, b) = (fixture.root.join("a"), fixture.root.join("b"));
-        drop(workspaces.open(&name("a")).unwrap());
-        drop(workspaces.open(&name("b")).unwrap());
+        drop(reopen(&workspaces, "a").unwrap());
+        drop(reopen(&workspaces, "b").unwrap());
         std::fs::rename(&a, fixture.root.join("old")).unwrap();
         std::fs::create_dir(&a).unwrap();
-        assert!(matches!(workspaces.open(&name("a")), Err(Error::Denied(_))));
+        assert!(matches!(reopen(&workspaces, "a"), Err(Error::Denied(_))));
         std::fs::remove_dir(&a).unwrap();
         std::os::unix::fs::symlink(fixture.root.join("old"), &a).unwrap();
         assert!(
-            matches!(workspaces.open(&name("a")), Err(Error::Denied(_))),
+            matches!(reopen(&workspaces, "a"), Err(Error::Denied(_))),
             "a link to the right directory is still a link"
         );
         std::fs::set_permissions(&b, std::fs::Permissions::from_mode(0o777)).unwrap();
-        assert!(matches!(workspaces.open(&name("b")), Err(Error::Denied(_))));
+        assert!(matches!(reopen(&workspaces, "b"), Err(Error::Denied(_))));
     }
 
     #[test]
     fn a_directory_that_was_removed_is_made_again() {
         let fixture = Fixture::new();
         let workspaces = fixture.open();
-        drop(workspaces.open(&name("a")).unwrap());
+        drop(reopen(&workspaces, "a").unwrap());
         std::fs::remove_dir(fixture.root.join("a")).unwrap();
-        drop(workspaces.open(&name("a")).unwrap());
-        drop(workspaces.open(&name("a")).unwrap());
+        drop(reopen(&workspaces, "a").unwrap());
+        drop(reopen(&workspaces, "a").unwrap());
     }
 
     #[test]

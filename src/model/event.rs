@@ -2,6 +2,7 @@
 
 use crate::model::instance::{Ended, InstanceId, Launch, Timestamp};
 use crate::model::name::Name;
+use std::sync::Arc;
 
 /// One change of one instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +23,7 @@ pub struct Event {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EventKind {
     /// A run was accepted.
-    Created(Launch),
+    Created(Arc<Launch>),
     /// Guest code was entered.
     Started,
     /// An operator asked for its end.

@@ -8,6 +8,7 @@
 use crate::model::name::Name;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Wall-clock time in microseconds since 1970-01-01T00:00:00Z; for display, never for deadlines.
@@ -143,8 +144,8 @@ pub struct Record {
     pub name: Name,
     /// Which run this is, from 1.
     pub run: u32,
-    /// What was launched.
-    pub launch: Launch,
+    /// What was launched; shared, so that a list of records is cheap to take.
+    pub launch: Arc<Launch>,
     /// Where the run is.
     pub state: State,
     /// Set once an operator asked for the end.

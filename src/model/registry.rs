@@ -8,6 +8,7 @@ use crate::model::event::{Event, EventKind};
 use crate::model::instance::{Ended, InstanceId, Launch, Record, State, Timestamp};
 use crate::model::name::Name;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 /// Every known instance, in order of creation.
 #[derive(Debug, Default)]
@@ -83,7 +84,7 @@ impl Registry {
     /// # Errors
     ///
     /// As [`Registry::check_run`].
-    pub fn decide_run(&self, name: &Name, launch: Launch, live_max: usize, at: Timestamp) -> Result<Event> {
+    pub fn decide_run(&self, name: &Name, launch: Arc<Launch>, live_max: usize, at: Timestamp) -> Result<Event> {
         self.check_run(name, live_max)?;
         let (id, run) = match self.find(name) {
             Some(record) => (record.id, record.run.checked_add(1).expect("fewer than 2^32 runs of a name")),
@@ -158,7 +159,7 @@ impl Registry {
                         id: *id,
                         name: name.clone(),
                         run: *run,
-                        launch: launch.clone(),
+                        launch: Arc::clone(launch),
                         state: State::Created,
                         stop_requested: false,
                         created_at: *at,
@@ -228,8 +229,8 @@ mod tests {
         s.parse().unwrap()
     }
 
-    fn launch(module: &str) -> Launch {
-        Launch {
+    fn launch(module: &str) -> Arc<Launch> {
+        Arc::new(Launch {
             module: name(module),
             digest: "00".repeat(32),
             args: vec![],
@@ -237,7 +238,7 @@ mod tests {
             directory: format!("/tmp/{module}"),
             memory_bytes_max: 1 << 20,
             timeout_ms: None,
-        }
+        })
     }
 
     fn exited(code: u8) -> Ended {
