@@ -23,7 +23,7 @@ fn sandbox(total: &Arc<MemoryBudget>) -> Sandbox {
     Sandbox {
         args: vec!["hello".into()],
         env: vec![],
-        directory: std::env::temp_dir(),
+        directory: Some(std::env::temp_dir()),
         stdin: None,
         sink: Arc::new(Nowhere),
         memory_bytes_max: 1 << 20,

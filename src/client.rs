@@ -73,6 +73,15 @@ struct Modules {
     modules: Vec<ModuleView>,
 }
 
+/// How a `put` goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PutProgress {
+    /// This many more bytes went.
+    Sent(usize),
+    /// All went, and the daemon compiles the module.
+    Compiling,
+}
+
 /// The next line of a stream.
 #[derive(Debug)]
 pub enum Next<T> {
@@ -92,6 +101,9 @@ impl Client {
         let connect = |source| ClientError::Connect { address, source };
         let stream = TcpStream::connect(address).await.map_err(connect)?;
         stream.set_nodelay(true).map_err(connect)?;
+        // To close is to reset: a daemon that streams to us, or prepares a run for us, hears at once that we are gone, also
+        // when we are killed. Nothing is lost by it, for each request is awaited (tcp(7), SO_LINGER in socket(7)).
+        stream.set_zero_linger().map_err(connect)?;
         let (read, write) = stream.into_split();
         let mut client = Client { read: BufReader::new(read), write };
         // Until this is answered the connection speaks plain, and words go as words.
@@ -189,7 +201,7 @@ impl Client {
         Ok(each.into_iter().map(result).collect())
     }
 
-    /// `put`: sends a module unless the daemon has it. `progress` hears how many bytes went, each time some did.
+    /// `put`: sends a module unless the daemon has it. `progress` hears how it goes on.
     ///
     /// # Errors
     ///
@@ -200,7 +212,7 @@ impl Client {
         bytes: &[u8],
         sha256: &str,
         text: bool,
-        mut progress: impl FnMut(usize),
+        mut progress: impl FnMut(PutProgress),
     ) -> Result<ModuleView> {
         const CHUNK: usize = 64 * 1024;
         let size = bytes.len().to_string();
@@ -216,9 +228,10 @@ impl Client {
                 Next::Event(StreamEvent::Ready { .. }) => {
                     for chunk in bytes.chunks(CHUNK) {
                         self.write.write_all(chunk).await?;
-                        progress(chunk.len());
+                        progress(PutProgress::Sent(chunk.len()));
                     }
                 }
+                Next::Event(StreamEvent::Compiling { .. }) => progress(PutProgress::Compiling),
                 Next::Event(_) => {}
             }
         }

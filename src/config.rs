@@ -17,7 +17,7 @@ pub struct Config {
     /// Where stored modules and the daemon's records are kept [default: the platform's state directory]
     #[arg(long, value_name = "DIR", env = "CORACLE_STATE_DIR")]
     pub state_dir: Option<PathBuf>,
-    /// Where the directories of instances are made [default: /tmp, off Unix the system's temp directory]
+    /// Where the directories of instances are made
     #[arg(long, value_name = "DIR", env = "CORACLE_ROOT", default_value_os_t = root_default())]
     pub root: PathBuf,
     /// Look for NAME.wasm and NAME.wat here too; files may change while the daemon runs (repeatable)

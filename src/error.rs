@@ -84,7 +84,7 @@ pub enum Error {
     #[error("{0}")]
     Usage(String),
     /// A request line over the limit.
-    #[error("a request is at most {limit} bytes long (line_bytes_max)")]
+    #[error("a request is at most {limit} bytes long")]
     LineTooLong {
         /// The limit, in bytes.
         limit: usize,

@@ -1,7 +1,7 @@
 //! The line protocol over TCP: accept, read a request, call the supervisor, write the reply. `docs/protocol.md` specifies it.
 
 use super::connection::{self, Closed, Incoming, Outgoing};
-use crate::config::Limits;
+use crate::config::{Limits, fixed};
 use crate::daemon::{Attachment, Cursor, Done, Supervisor};
 use crate::engine::{self, StdinPipe};
 use crate::error::{Error, Result};
@@ -17,7 +17,7 @@ use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::task::TaskTracker;
 
 /// The version of the protocol, for `hello`.
@@ -106,20 +106,25 @@ impl Connection {
                 Err(Closed::Peer) => break,
                 Err(Closed::Refused(error)) => return self.refuse(&error).await,
             };
-            let text = match frame::text(&line) {
-                Ok(text) => text,
+            let words = match self.words(&line) {
+                Ok(Ok(words)) => words,
+                Ok(Err(error)) => match self.reply(Err(error)).await {
+                    Outcome::Next if self.refusals < fixed::REFUSALS_MAX => continue,
+                    Outcome::Next | Outcome::Close => break,
+                },
                 Err(error) => return self.refuse(&error).await,
             };
-            if text.trim().is_empty() {
+            // A blank line, or a comment.
+            if words.is_empty() {
                 continue;
             }
-            let outcome = match self.parse(text) {
+            let outcome = match request::parse(&words) {
                 Ok(Parsed::Help(text)) => self.reply(Ok(Reply::Help(text))).await,
                 Ok(Parsed::Request(request)) => self.request(request).await,
                 Err(error) => self.reply(Err(error)).await,
             };
             match outcome {
-                Outcome::Next if self.refusals < crate::config::fixed::REFUSALS_MAX => {}
+                Outcome::Next if self.refusals < fixed::REFUSALS_MAX => {}
                 Outcome::Next | Outcome::Close => break,
             }
         }
@@ -136,13 +141,21 @@ impl Connection {
         }
     }
 
-    fn parse(&self, text: &str) -> Result<Parsed> {
-        let words = match self.format {
-            WireFormat::Json if text.starts_with('[') => serde_json::from_str::<Vec<String>>(text)
-                .map_err(|e| Error::Usage(format!("a line that begins with [ is a JSON array of words: {e}")))?,
-            _ => request::split(text)?,
-        };
-        request::parse(&words)
+    /// The outer error closes the connection: these bytes are nobody's request.
+    fn words(&self, line: &[u8]) -> Result<Result<Vec<String>>> {
+        // Only who asked for JSON in words may send arrays; so no browser does, and what is in them is the guest's affair.
+        if self.format == WireFormat::Json && line.starts_with(b"[") {
+            let words = serde_json::from_str::<Vec<String>>(frame::text(line)?);
+            let usage = |why: &dyn std::fmt::Display| {
+                Error::Usage(format!("a line that begins with [ is a JSON array of words: {why}"))
+            };
+            return Ok(match words {
+                Ok(words) if words.is_empty() => Err(usage(&"it is empty")),
+                Ok(words) => Ok(words),
+                Err(e) => Err(usage(&e)),
+            });
+        }
+        Ok(request::split(frame::request_text(line)?))
     }
 
     async fn reply(&mut self, result: Result<Reply>) -> Outcome {
@@ -220,24 +233,16 @@ impl Connection {
         };
         let module = spec.module.clone();
         let supervisor = self.supervisor.clone();
-        let notify = Arc::new(tokio::sync::Notify::new());
-        let started = {
-            let compiling = Arc::clone(&notify);
-            let run = supervisor.run(spec, attach, args.sha256.as_deref(), move || compiling.notify_one());
-            let mut run = std::pin::pin!(run);
-            loop {
-                tokio::select! {
-                    biased;
-                    started = &mut run => break started,
-                    () = notify.notified(), if attach => {
-                        if self.event(StreamEvent::Compiling { module: module.clone() }).await.is_err() {
-                            return Outcome::Close;
-                        }
-                    }
-                    // Nobody would see it run. A client that only sends `run` and leaves gets what it asked for.
-                    () = self.incoming.gone(), if attach => return Outcome::Close,
-                }
+        let begun = Notify::new();
+        let run = supervisor.run(spec, attach, args.sha256.as_deref(), || begun.notify_one());
+        let started = if attach {
+            match self.while_compiling(&module, &begun, run).await {
+                Some(started) => started,
+                None => return Outcome::Close,
             }
+        } else {
+            // A client that only sends `run` and leaves gets what it asked for.
+            run.await
         };
         match started {
             Ok(started) => match started.attachment {
@@ -245,6 +250,22 @@ impl Connection {
                 None => self.reply(Ok(Reply::Created(started.created))).await,
             },
             Err(error) => self.reply(Err(error)).await,
+        }
+    }
+
+    /// Does `work`, and tells the client when it has to wait for a compilation. `None`: the client is gone, and nobody would
+    /// see what comes of the work; it is given up.
+    async fn while_compiling<T>(&mut self, module: &Name, begun: &Notify, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return Some(done),
+                () = begun.notified() => {
+                    self.event(StreamEvent::Compiling { module: module.clone() }).await.ok()?;
+                }
+                () = self.incoming.gone() => return None,
+            }
         }
     }
 
@@ -444,7 +465,7 @@ impl Connection {
     ) -> bool {
         loop {
             let read = log.read(cursor, stream);
-            if read.outputs.is_empty() {
+            if read.outputs.is_empty() && read.dropped == 0 {
                 return true;
             }
             let mut text = String::new();
@@ -510,7 +531,12 @@ impl Connection {
             let bytes = self.incoming.bytes(upload.missing()).await?;
             upload = upload.write(bytes).await.map_err(Closed::Refused)?;
         }
-        Ok(upload.finish(args.sha256.as_deref(), || ()).await)
+        let begun = Notify::new();
+        let finish = upload.finish(args.sha256.as_deref(), || begun.notify_one());
+        match self.format {
+            WireFormat::Json => self.while_compiling(&name, &begun, finish).await.ok_or(Closed::Peer),
+            WireFormat::Plain => Ok(finish.await),
+        }
     }
 }
 

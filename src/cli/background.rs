@@ -59,7 +59,10 @@ fn start(address: SocketAddr) -> Result<String, Failure> {
     }
 }
 
-/// Where a daemon in the background writes its log: begun anew each time, so that it stays small.
+/// A log that is larger than this is begun anew, so that it stays small.
+const LOG_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Where a daemon in the background writes its log.
 fn log_file() -> Option<std::fs::File> {
     let directory = std::env::var_os("CORACLE_STATE_DIR").map(Into::into).or_else(config::state_dir_default)?;
     let mut builder = std::fs::DirBuilder::new();
@@ -71,5 +74,9 @@ fn log_file() -> Option<std::fs::File> {
     options.create(true).append(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(directory.join("daemon.log")).ok()
+    let file = options.open(directory.join("daemon.log")).ok()?;
+    if file.metadata().ok()?.len() > LOG_BYTES_MAX {
+        file.set_len(0).ok()?;
+    }
+    Some(file)
 }

@@ -1,18 +1,12 @@
 //! A module's file on its way to the daemon.
 
 use super::Failure;
-use crate::client::Client;
-use crate::model::escape;
+use crate::cli::progress::Progress;
+use crate::client::{Client, PutProgress};
 use crate::model::name::{NAME_BYTES_MAX, Name};
 use crate::model::reply::ModuleView;
-use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};
-use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
-
-/// How long something may take before a person wants to see that it goes on.
-pub(super) const PATIENCE: Duration = Duration::from_millis(500);
+use std::path::PathBuf;
 
 /// A file with its content.
 pub(super) struct ModuleFile {
@@ -59,10 +53,14 @@ impl ModuleFile {
     /// Sends it, unless the daemon has it already.
     pub(super) async fn send(&self, client: &mut Client, name: &str) -> Result<ModuleView, Failure> {
         let text = self.path.extension().is_some_and(|e| e == "wat");
-        let mut progress = Progress::new(&self.path, self.bytes.len());
-        let sent = client.put(name, &self.bytes, &self.sha256, text, |bytes| progress.advance(bytes)).await;
-        progress.finish();
-        Ok(sent?)
+        let mut progress = Progress::default();
+        progress.transfer(&self.path.to_string_lossy(), self.bytes.len());
+        let sent = client.put(name, &self.bytes, &self.sha256, text, |step| match step {
+            PutProgress::Sent(bytes) => progress.advance(bytes),
+            PutProgress::Compiling => progress.compiling(name),
+        });
+        // Dropped behind the transfer, the bar leaves nothing on the terminal.
+        Ok(sent.await?)
     }
 }
 
@@ -81,46 +79,6 @@ fn suggested_name(stem: &str) -> Option<Name> {
     }
     // A verb or a device name becomes an ordinary name with a letter in front.
     plain.parse().or_else(|_| format!("m-{plain}").parse()).ok()
-}
-
-/// A bar on a terminal, once it takes longer than [`PATIENCE`].
-struct Progress {
-    bar: Option<ProgressBar>,
-    since: Instant,
-    sent: usize,
-    total: usize,
-    label: String,
-}
-
-impl Progress {
-    fn new(path: &Path, total: usize) -> Progress {
-        Progress {
-            bar: None,
-            since: Instant::now(),
-            sent: 0,
-            total,
-            label: escape::line(&path.to_string_lossy()).into_owned(),
-        }
-    }
-
-    fn advance(&mut self, bytes: usize) {
-        self.sent += bytes;
-        if self.bar.is_none() && self.since.elapsed() > PATIENCE && std::io::stderr().is_terminal() {
-            let style = ProgressStyle::with_template("{msg} [{bar:30}] {bytes}/{total_bytes} {eta}")
-                .unwrap_or_else(|_| ProgressStyle::default_bar());
-            let bar = ProgressBar::new(self.total as u64).with_style(style).with_message(self.label.clone());
-            self.bar = Some(bar);
-        }
-        if let Some(bar) = &self.bar {
-            bar.set_position(self.sent as u64);
-        }
-    }
-
-    fn finish(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-    }
 }
 
 #[cfg(test)]

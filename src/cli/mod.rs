@@ -6,6 +6,7 @@
 mod background;
 mod daemon;
 mod file;
+mod progress;
 mod run;
 mod show;
 
@@ -13,7 +14,7 @@ use crate::client::{Client, ClientError};
 use crate::config::ADDRESS_DEFAULT;
 use crate::error::Code;
 use crate::model::escape;
-use crate::model::reply::{InstanceView, StreamEvent};
+use crate::model::reply::{InstanceView, StreamEvent, json_pretty};
 use crate::model::request::{LogsArgs, OutputFormat, PutArgs, Request, StdStream, WireFormat};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use serde_json::Value;
@@ -28,7 +29,7 @@ const NO_SUCH_MODULE: u8 = 127;
 
 /// Runs WebAssembly programs in sandboxes, the way a container daemon runs containers
 #[derive(Debug, Parser)]
-#[command(name = "coracle", version, disable_help_subcommand = true, after_help = AFTER_HELP)]
+#[command(name = "coracle", version, disable_help_subcommand = true, arg_required_else_help = true, after_help = AFTER_HELP)]
 struct Cli {
     /// The daemon to talk to: tcp://ADDRESS:PORT [default: tcp://127.0.0.1:8080]
     #[arg(long, global = true, env = "CORACLE_HOST", value_name = "HOST")]
@@ -175,7 +176,7 @@ fn help(verb: Option<&str>) -> Outcome {
     let text = match verb {
         None => command.render_help(),
         Some(verb) => match command.find_subcommand_mut(verb) {
-            Some(sub) => sub.render_help(),
+            Some(sub) => sub.clone().bin_name(format!("coracle {verb}")).render_help(),
             None => return Err(Failure::new(format!("there is no command '{verb}'")).hint("`coracle help` lists them")),
         },
     };
@@ -236,8 +237,7 @@ async fn perform(address: SocketAddr, request: Request) -> Outcome {
             each(&mut client, &["wait"], &names.names, code).await
         }
         Request::Inspect(names) => {
-            let pretty =
-                |_: &str, view: InstanceView| format!("{}\n", serde_json::to_string_pretty(&view).unwrap_or_default());
+            let pretty = |_: &str, view: InstanceView| format!("{}\n", json_pretty(&view));
             each(&mut client, &["inspect"], &names.names, pretty).await
         }
         Request::Logs(args) => logs(&mut client, &args).await,
@@ -331,8 +331,7 @@ fn print(text: &str) -> Outcome {
 }
 
 fn print_json<T: serde::Serialize>(value: &T) -> Outcome {
-    let text = serde_json::to_string_pretty(value).map_err(|e| Failure::new(e.to_string()))?;
-    print(&format!("{text}\n"))
+    print(&format!("{}\n", json_pretty(value)))
 }
 
 /// The reader of our output left: it has what it wanted.

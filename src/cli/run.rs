@@ -1,17 +1,15 @@
 //! `coracle run`: attached, it is a program like any other: its output, its input, its exit code.
 
 use super::daemon::Signals;
-use super::file::{self, ModuleFile, PATIENCE};
+use super::file::{self, ModuleFile};
+use super::progress::Progress;
 use super::{FAILED, Failure, Outcome, background, complain, print, show};
 use crate::client::{Client, Next, Receiver, Sender};
 use crate::model::name::Name;
 use crate::model::reply::{InstanceView, StreamEvent};
 use crate::model::request::RunArgs;
-use indicatif::ProgressBar;
-use std::io::{IsTerminal, Read};
+use std::io::Read;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::Mutex;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -108,13 +106,13 @@ async fn stop(address: SocketAddr, name: &Name) -> Result<(), Failure> {
 }
 
 async fn print_stream(address: SocketAddr, mut receiver: Receiver, created: watch::Sender<Option<Name>>) -> Outcome {
-    let spinner = Spinner::default();
+    let mut progress = Progress::default();
     let mut stopping = false;
     loop {
         match receiver.next::<InstanceView>().await? {
-            Next::Event(StreamEvent::Compiling { module }) => spinner.show(module.to_string()),
+            Next::Event(StreamEvent::Compiling { module }) => progress.compiling(module.as_str()),
             Next::Event(StreamEvent::Created(run)) => {
-                spinner.clear();
+                progress.clear();
                 created.send_replace(Some(run.name));
             }
             Next::Event(StreamEvent::Output(output)) if !stopping => {
@@ -169,40 +167,5 @@ async fn forward_input(mut sender: Sender) {
     if sender.end_of_input().await.is_ok() {
         // The connection stays open for the output.
         std::future::pending::<()>().await;
-    }
-}
-
-/// Shows that a compilation goes on, to a person who waits for longer than a moment.
-#[derive(Default)]
-struct Spinner(Arc<Mutex<Option<ProgressBar>>>);
-
-impl Spinner {
-    fn show(&self, module: String) {
-        if !std::io::stderr().is_terminal() {
-            return;
-        }
-        let bar = ProgressBar::hidden().with_message(format!("compiling {module}"));
-        *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(bar.clone());
-        let shared = Arc::clone(&self.0);
-        std::thread::spawn(move || {
-            std::thread::park_timeout(PATIENCE);
-            let guard = shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            if guard.is_some() {
-                bar.set_draw_target(indicatif::ProgressDrawTarget::stderr());
-                bar.enable_steady_tick(Duration::from_millis(100));
-            }
-        });
-    }
-
-    fn clear(&self) {
-        if let Some(bar) = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take() {
-            bar.finish_and_clear();
-        }
-    }
-}
-
-impl Drop for Spinner {
-    fn drop(&mut self) {
-        self.clear();
     }
 }

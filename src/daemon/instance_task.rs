@@ -29,6 +29,11 @@ impl Why {
     }
 }
 
+fn timed_out(timeout: Duration) -> Ended {
+    let message = format!("it ran for longer than {} (--timeout)", humantime::format_duration(timeout));
+    Ended { status: ExitStatus::TimedOut, reason: "timeout".to_owned(), message: Some(message) }
+}
+
 /// All that the task needs, handed over when it starts.
 pub(super) struct Task {
     pub(super) supervisor: Supervisor,
@@ -75,7 +80,7 @@ impl Task {
                 // The order is the promise: what an operator asked for wins over what the guest does at the same moment.
                 biased;
                 () = self.live.stop.cancelled() => self.live.why().ended(),
-                () = deadline => Ended { status: ExitStatus::TimedOut, reason: "timeout".to_owned(), message: None },
+                () = deadline => timed_out(self.timeout.unwrap_or_default()),
                 ended = guest => ended,
             }
             // Here the guest's future goes, and with it its stack, its store and its memory: before the end is reported.

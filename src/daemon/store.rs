@@ -6,6 +6,7 @@
 use crate::error::{Error, Result};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::fs::{File, TryLockError};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -195,6 +196,30 @@ impl Store {
             .map_err(|e| self.error(&e))
     }
 
+    /// Forgets directories that are no longer there, so that what is written down does not grow for ever.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub(super) fn forget_lost_workspaces(&self) -> Result<()> {
+        let connection = self.lock();
+        let lost = || -> rusqlite::Result<usize> {
+            let mut all = connection.prepare("SELECT path FROM workspace")?;
+            let paths: Vec<String> = all.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+            let gone = |path: &str| Path::new(path).symlink_metadata().is_err_and(|e| e.kind() == ErrorKind::NotFound);
+            let transaction = connection.unchecked_transaction()?;
+            let mut forgotten = 0;
+            for path in paths.iter().filter(|path| gone(path)) {
+                forgotten += transaction.execute("DELETE FROM workspace WHERE path = ?1", [path])?;
+            }
+            transaction.commit()?;
+            Ok(forgotten)
+        };
+        let forgotten = lost().map_err(|e| self.error(&e))?;
+        tracing::debug!(forgotten, "directories that are gone");
+        Ok(())
+    }
+
     /// Remembers a directory that was just made.
     ///
     /// # Errors
@@ -310,6 +335,11 @@ mod tests {
         assert_eq!(store.modules().unwrap(), [row("app", true)]);
         assert_eq!(store.workspace(Path::new("/tmp/x")).unwrap(), Some(identity));
         assert_eq!(store.workspace(Path::new("/tmp/y")).unwrap(), None);
+        store.put_workspace(dir.path(), identity).unwrap();
+        store.put_workspace(&dir.path().join("gone"), identity).unwrap();
+        store.forget_lost_workspaces().unwrap();
+        assert_eq!(store.workspace(dir.path()).unwrap(), Some(identity));
+        assert_eq!(store.workspace(&dir.path().join("gone")).unwrap(), None);
     }
 
     #[test]

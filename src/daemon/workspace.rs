@@ -7,6 +7,9 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// Directories that are kept at hand; behind that the store is asked again.
+const KNOWN_MAX: usize = 65_536;
+
 /// Makes and opens the directories below one root.
 #[derive(Debug)]
 pub(super) struct Workspaces {
@@ -21,21 +24,28 @@ pub(super) struct Workspaces {
 pub(super) struct Workspace {
     #[cfg(target_os = "linux")]
     handle: rustix::fd::OwnedFd,
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(all(unix, not(target_os = "linux")))]
     path: PathBuf,
 }
 
 impl Workspace {
-    /// A path that opens exactly this directory, as long as the handle lives.
-    pub(super) fn lend(&self) -> PathBuf {
+    /// A path that opens exactly this directory, as long as the handle lives. `None` on Windows: there a guest gets no
+    /// directory until an escape by drive prefixes is known to be closed in this version of the engine.
+    pub(super) fn lend(&self) -> Option<PathBuf> {
         #[cfg(target_os = "linux")]
         {
             use std::os::fd::AsRawFd;
             // proc_pid_fd(5): opening this link opens the same inode, with no path in between.
-            PathBuf::from(format!("/proc/self/fd/{}", self.handle.as_raw_fd()))
+            Some(PathBuf::from(format!("/proc/self/fd/{}", self.handle.as_raw_fd())))
         }
-        #[cfg(not(target_os = "linux"))]
-        self.path.clone()
+        #[cfg(all(unix, not(target_os = "linux")))]
+        {
+            Some(self.path.clone())
+        }
+        #[cfg(not(unix))]
+        {
+            None
+        }
     }
 }
 
@@ -50,6 +60,7 @@ impl Workspaces {
         std::fs::create_dir_all(&root)
             .map_err(|e| Error::io(format!("cannot make the root {}", root.display()), &e))?;
         check_root(&root)?;
+        store.forget_lost_workspaces()?;
         Ok(Workspaces { root, store, known: Mutex::default() })
     }
 
@@ -102,7 +113,11 @@ impl Workspaces {
             }
             Err(e) => return Err(Error::io(format!("cannot make {}", path.display()), &e)),
         };
-        self.known().insert(path, identity);
+        let mut known = self.known();
+        if known.len() >= KNOWN_MAX {
+            known.clear();
+        }
+        known.insert(path, identity);
         Ok(workspace)
     }
 
@@ -143,7 +158,7 @@ impl Workspaces {
         if !meta.is_dir() {
             return Err(not_ours(path));
         }
-        Ok(Some((Workspace { path: path.to_owned() }, Identity { device: 0, inode: 0 })))
+        Ok(Some((Workspace {}, Identity { device: 0, inode: 0 })))
     }
 }
 
@@ -232,10 +247,10 @@ mod tests {
         let workspace = fixture.open().open(&name("a")).unwrap();
         let path = fixture.root.join("a");
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o700);
-        std::fs::write(workspace.lend().join("kept"), "x").unwrap();
+        std::fs::write(workspace.lend().unwrap().join("kept"), "x").unwrap();
         drop(workspace);
         let again = fixture.open().open(&name("a")).unwrap();
-        assert_eq!(std::fs::read_to_string(again.lend().join("kept")).unwrap(), "x");
+        assert_eq!(std::fs::read_to_string(again.lend().unwrap().join("kept")).unwrap(), "x");
     }
 
     #[test]

@@ -20,8 +20,8 @@ pub struct Sandbox {
     /// The whole environment.
     pub env: Vec<(String, String)>,
     /// The directory lent as `/`: a path that leads to the verified directory and to nothing else (`/proc/self/fd/N` on
-    /// Linux). It is opened once, while the store is built.
-    pub directory: PathBuf,
+    /// Linux). It is opened once, while the store is built. `None`: no directory at all.
+    pub directory: Option<PathBuf>,
     /// Standard input; `None` is closed.
     pub stdin: Option<StdinPipe>,
     /// Where standard output and standard error go.
@@ -194,9 +194,11 @@ impl Sandbox {
         if let Some(stdin) = self.stdin {
             builder.stdin(stdin);
         }
-        builder
-            .preopened_dir(&self.directory, "/", FsPerms::ReadWrite)
-            .map_err(|e| Error::io("the directory of the instance cannot be opened", &e))?;
+        if let Some(directory) = &self.directory {
+            builder
+                .preopened_dir(directory, "/", FsPerms::ReadWrite)
+                .map_err(|e| Error::io("the directory of the instance cannot be opened", &e))?;
+        }
         let mut wasi = match world {
             World::Module => Wasi::P1(builder.build_p1()),
             World::Component => Wasi::P2(builder.build(), ResourceTable::new()),
@@ -239,7 +241,7 @@ pub(super) mod tests {
         Sandbox {
             args: vec!["test".into()],
             env: vec![],
-            directory: std::env::temp_dir(),
+            directory: Some(std::env::temp_dir()),
             stdin: None,
             sink: Arc::new(Nowhere),
             memory_bytes_max: 1 << 20,

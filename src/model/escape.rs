@@ -35,6 +35,25 @@ pub fn line(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// JSON in which nothing is left that a terminal or a framing rule would act on: the same text with `\u` escapes (RFC 8259,
+/// section 7). Line ends between tokens stay; within strings JSON has escaped them already.
+pub fn json(text: String) -> String {
+    if !text.contains(|c| is_unsafe(c) && c != '\n') {
+        return text;
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if is_unsafe(c) && c != '\n' {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                write!(out, "\\u{unit:04x}").expect("a String takes all");
+            }
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
 /// [`line`] for bytes: what is not UTF-8 becomes `\xNN`.
 pub fn line_of_bytes(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len());
@@ -68,6 +87,7 @@ mod tests {
     fn control_and_reordering_characters_become_visible() {
         assert_eq!(line("a\x1b[31mb\r\n\u{202e}\u{85}"), "a\\x1b[31mb\\r\\n\\u{202e}\\x85");
         assert_eq!(line("Grüße 🛶 \\o/"), "Grüße 🛶 \\o/");
+        assert_eq!(json("[\"\u{7f}\u{202e}\u{e0041}\"]\n".into()), "[\"\\u007f\\u202e\\udb40\\udc41\"]\n");
         assert_eq!(line_of_bytes(b"ok \xff\xfe\x00"), "ok \\xff\\xfe\\x00");
     }
 
@@ -86,6 +106,9 @@ mod tests {
             prop_assert!(cut.len() <= max);
             prop_assert!(!cut.contains(is_unsafe));
             prop_assert!(!line_of_bytes(s.as_bytes()).contains(is_unsafe));
+            let text = json(serde_json::to_string(&s).unwrap());
+            prop_assert!(!text.contains(is_unsafe));
+            prop_assert_eq!(serde_json::from_str::<String>(&text).unwrap(), s);
         }
     }
 }

@@ -53,8 +53,7 @@ pub fn take_silent(buffer: &mut BytesMut) -> Option<Bytes> {
 ///
 /// # Errors
 ///
-/// [`Error::BadByte`] for control bytes other than tab, [`Error::NotUtf8`], and [`Error::ForeignProtocol`] for a line that a
-/// browser could have sent: a web page must not be able to reach the daemon by posting to its port.
+/// [`Error::BadByte`] for control bytes other than tab, [`Error::NotUtf8`].
 pub fn text(line: &[u8]) -> Result<&str> {
     check_bytes(line)?;
     let text = std::str::from_utf8(line).map_err(|_| Error::NotUtf8)?;
@@ -62,10 +61,18 @@ pub fn text(line: &[u8]) -> Result<&str> {
         // C1 controls are two bytes of valid UTF-8; the second one is the control's number.
         return Err(Error::BadByte { byte: u8::try_from(u32::from(c)).unwrap_or(u8::MAX) });
     }
-    if is_http(text) {
-        return Err(Error::ForeignProtocol("HTTP"));
-    }
     Ok(text)
+}
+
+/// A line as the text of a request in words.
+///
+/// # Errors
+///
+/// As [`text`], and [`Error::ForeignProtocol`] for a line that a browser could have sent: a web page must not be able to
+/// reach the daemon by posting to its port.
+pub fn request_text(line: &[u8]) -> Result<&str> {
+    let text = text(line)?;
+    if is_http(text) { Err(Error::ForeignProtocol("HTTP")) } else { Ok(text) }
 }
 
 fn check_bytes(bytes: &[u8]) -> Result<()> {
@@ -132,11 +139,11 @@ mod tests {
             "Content-Type: text/plain",
             "run x HTTP/2",
         ] {
-            assert!(matches!(text(line.as_bytes()), Err(Error::ForeignProtocol("HTTP"))), "{line}");
+            assert!(matches!(request_text(line.as_bytes()), Err(Error::ForeignProtocol("HTTP"))), "{line}");
         }
         assert!(matches!(lines(b"\x16\x03\x01\x02\x00"), Err(Error::ForeignProtocol("TLS"))));
         for line in ["run hello HTTP/", "run hello a:b", "run -e A=http://x/ hello", "list", "run hello HTTP/x"] {
-            assert!(text(line.as_bytes()).is_ok(), "{line}");
+            assert!(request_text(line.as_bytes()).is_ok(), "{line}");
         }
     }
 
@@ -178,7 +185,7 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let _outcome = lines(&bytes);
-            let _text = text(&bytes);
+            let _text = request_text(&bytes);
         }
     }
 }

@@ -2,8 +2,10 @@
 //!
 //! ```text
 //! created ──► running ──► exited (N) | trapped | stopped | killed | timed-out
-//!    └──────────────────► failed (never reached guest code) | stopped | killed
+//!    └──────────────────► failed (never reached guest code), or any of these ends
 //! ```
+//!
+//! A start function is guest code before the entry point; one that ends within a tick goes from created to its end.
 
 use crate::model::name::Name;
 use serde::{Deserialize, Serialize};
@@ -41,7 +43,7 @@ pub struct RunSpec {
     pub stdin: bool,
     /// All memories and tables together, in bytes.
     pub memory_bytes_max: usize,
-    /// Wall time from entering guest code.
+    /// Wall time from the start of the run's task, which is microseconds before guest code.
     pub timeout: Option<Duration>,
 }
 

@@ -305,9 +305,15 @@ pub fn json_error(error: &Error) -> String {
 
 /// One line of JSON, with its end.
 pub fn json_line<T: Serialize>(value: &T) -> String {
-    let mut line = serde_json::to_string(value).expect("replies have string keys and no failing serializers");
+    let mut line =
+        escape::json(serde_json::to_string(value).expect("replies have string keys and no failing serializers"));
     line.push('\n');
     line
+}
+
+/// JSON for people: several lines, without an end.
+pub fn json_pretty<T: Serialize>(value: &T) -> String {
+    escape::json(serde_json::to_string_pretty(value).expect("views have string keys and no failing serializers"))
 }
 
 /// A text of several lines: dots doubled at line starts, a single dot at the end (as SMTP does, RFC 5321, 4.5.2).
@@ -337,7 +343,8 @@ impl Reply {
                 escape_one(&format!("Container '{}' created at '{}'", created.name, created.directory))
             }
             Reply::Stopped(view) => format!("Container '{}' stopped\n", view.name),
-            Reply::Killed(view) => format!("Container '{}' killed\n", view.name),
+            // What had ended before is told as it ended; only `stop` has a sentence for both.
+            Reply::Killed(view) => format!("Container '{}' {}\n", view.name, view.status()),
             Reply::NeverStarted(name) => format!("Container '{name}' stopped\n"),
             Reply::List(views) => {
                 // Python's list of strings; names and states hold nothing that Python would escape.
@@ -347,10 +354,7 @@ impl Reply {
             Reply::Names(names) => dotted(names.iter().map(Name::as_str)),
             Reply::Waited(view) => format!("{}\n", view.exit_code.unwrap_or_default()),
             Reply::Removed(name) => format!("Container '{name}' removed\n"),
-            Reply::Inspected(view) => {
-                let text = serde_json::to_string_pretty(view).expect("views have no failing serializers");
-                dotted(text.lines())
-            }
+            Reply::Inspected(view) => dotted(json_pretty(view).lines()),
             Reply::LogsEnd(_) => ".\n".to_owned(),
             Reply::Stored(module) => {
                 let digest = module.digest.as_deref().unwrap_or_default();

@@ -20,7 +20,7 @@ pub enum Request {
     Run(RunArgs),
     /// Stop instances, whatever they are doing
     Stop(StopArgs),
-    /// Stop instances at once and call it killed (exit code 137)
+    /// End instances at once, as killed (exit code 137)
     Kill(Names),
     /// List instances in order of creation
     #[command(visible_aliases = ["ls", "ps"])]
@@ -318,7 +318,8 @@ fn help(command: &mut Command, verb: Option<&str>) -> Result<String> {
     match verb {
         None => Ok(command.render_help().to_string()),
         Some(verb) => match command.find_subcommand_mut(verb) {
-            Some(sub) => Ok(sub.render_help().to_string()),
+            // A copy under its own name: parsing changes what a command calls itself.
+            Some(sub) => Ok(sub.clone().bin_name(verb).render_help().to_string()),
             None => Err(Error::UnknownVerb(verb.to_owned())),
         },
     }

@@ -1,6 +1,6 @@
 //! The binary: exit codes, attached runs, files, the daemon that it starts, and the daemon itself.
 
-use crate::support::{Cli, Harness, cannot_try, guests, soon};
+use crate::support::{Cli, Harness, cannot_try, guests, large_module, soon};
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Stdio};
 use std::time::Duration;
@@ -150,6 +150,62 @@ async fn ctrl_c_stops_the_instance() {
         let (code, _, err) = exit_code(child).await;
         assert_eq!((code, err.as_str()), (143, ""));
         daemon.wait_for_state(guest, "stopped").await;
+    }
+}
+
+/// While the module is still being compiled: then it never begins.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_before_the_start_means_no_start() {
+    let directory = large_module(3000);
+    let path = directory.path().to_owned();
+    let daemon = Harness::with(move |config| config.module_dirs.push(path)).await;
+    let cli = Cli::of(&daemon);
+    let child = cli.command(&["run", "large"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut raw = daemon.raw().await;
+    soon("the compilation", async {
+        while daemon.supervisor.compilations() == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    signal_child(&child, rustix::process::Signal::INT);
+    assert_eq!(exit_code(child).await.0, 143);
+    // The compilation goes on, for whoever asks next: that run is the first.
+    soon("the name is free", async {
+        while !raw.ask("run large").await.contains("created") {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(daemon.supervisor.inspect(&"large".parse().unwrap()).unwrap().run, 1);
+}
+
+/// What is an argument is the guest's affair, and what is shown of it does nothing to a terminal.
+#[tokio::test(flavor = "multi_thread")]
+async fn any_text_may_be_an_argument() {
+    let daemon = Harness::start().await;
+    let cli = Cli::of(&daemon);
+    let odd = [
+        "GET / HTTP/1.1",
+        "Host: x",
+        "\u{7f}",
+        "a\u{85}b",
+        "\u{202e}",
+        "\u{1b}[2J",
+        "line\nend",
+        "'\\\"$",
+        "\u{e0041}",
+    ];
+    let (code, out, _) = cli.run(&[&["run", "args_env"], &odd[..]].concat()).await;
+    assert_eq!((code, out), (0, format!("args_env\0{}\0--\n", odd.join("\0"))));
+    for words in [&["inspect", "args_env"][..], &["list", "--format", "json"]] {
+        let (_, shown, _) = cli.run(words).await;
+        assert!(
+            !shown.contains(|c: char| c != '\n' && (c.is_control() || ('\u{2028}'..='\u{202e}').contains(&c))),
+            "{shown}"
+        );
+        assert!(shown.contains("\\u202e"), "{shown}");
     }
 }
 

@@ -1,7 +1,8 @@
 //! Where modules come from: stored, from directories that change, built in; compiled once for all who ask.
 
 use crate::sandbox::sha256;
-use crate::support::{Harness, soon};
+use crate::support::{Harness, large_module, soon};
+use coracle::client::PutProgress;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::task::JoinSet;
@@ -87,8 +88,10 @@ async fn what_the_daemon_has_is_not_sent_again() {
     let mut client = daemon.client().await;
     let sent = AtomicUsize::new(0);
     for name in ["one", "two"] {
-        let count = |bytes| {
-            sent.fetch_add(bytes, Ordering::Relaxed);
+        let count = |step| {
+            if let PutProgress::Sent(bytes) = step {
+                sent.fetch_add(bytes, Ordering::Relaxed);
+            }
         };
         client.put(name, text.as_bytes(), &digest, true, count).await.unwrap();
         assert_eq!(daemon.run_to_end(&[name]).await.exit_code, Some(6));
@@ -108,11 +111,7 @@ async fn what_the_daemon_has_is_not_sent_again() {
 /// Sixty-four clients ask for a module that nobody has compiled yet.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_module_is_compiled_once_however_many_ask() {
-    let body = "(local.set 0 (i32.mul (i32.add (local.get 0) (i32.const 12345)) (i32.const 777)))".repeat(40);
-    let functions: String = (0..400).map(|_| format!("(func (param i32) (result i32) {body} (local.get 0))")).collect();
-    let text = format!("(module (memory (export \"memory\") 1) {functions} (func (export \"_start\")))");
-    let directory = tempfile::tempdir().unwrap();
-    std::fs::write(directory.path().join("large.wasm"), wat::parse_str(&text).unwrap()).unwrap();
+    let directory = large_module(400);
     let path = directory.path().to_owned();
     let daemon = Arc::new(Harness::with(move |config| config.module_dirs.push(path)).await);
     let before = daemon.supervisor.compilations();

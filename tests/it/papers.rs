@@ -1,6 +1,6 @@
 //! README.md says what is true: its commands are there and work, its limits are those of the program.
 
-use crate::support::{Cli, source};
+use crate::support::{Cli, Harness, soon, source};
 
 fn readme() -> String {
     std::fs::read_to_string(source().join("README.md")).unwrap()
@@ -22,12 +22,41 @@ async fn the_quick_start_works_as_it_stands() {
     cli.run(&["shutdown"]).await;
 }
 
+/// The session in README.md, typed again: lines in pairs, what was sent and what came back.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_netcat_session_is_a_real_one() {
+    let readme = readme();
+    let session = readme.split("$ nc 127.0.0.1 8080\n").nth(1).unwrap().split("```").next().unwrap();
+    let lines: Vec<&str> = session.lines().collect();
+    assert!(lines.len() >= 8 && lines.len().is_multiple_of(2), "{lines:?}");
+    let daemon = Harness::start().await;
+    let mut raw = daemon.raw().await;
+    for pair in lines.chunks(2) {
+        let expected = pair[1].replace("/tmp/", &format!("{}/", daemon.root.display()));
+        let mut reply = raw.ask(pair[0]).await;
+        // A person types more slowly than a guest starts.
+        soon("the state that README shows", async {
+            while pair[0] == "list" && reply != expected {
+                reply = raw.ask("list").await;
+            }
+        })
+        .await;
+        assert_eq!(reply, expected, "{}", pair[0]);
+    }
+}
+
+/// A cell without the backticks around it.
+fn plain(cell: &str) -> String {
+    let inner = cell.strip_prefix('`').and_then(|c| c.strip_suffix('`')).filter(|c| !c.contains('`'));
+    inner.unwrap_or(cell).to_owned()
+}
+
 #[test]
 fn the_table_of_limits_is_that_of_the_program() {
     let rows: Vec<Vec<String>> = readme()
         .lines()
         .filter(|l| l.starts_with("| `--"))
-        .map(|l| l.trim_matches('|').split(" | ").map(|c| c.trim().trim_matches('`').to_owned()).collect())
+        .map(|l| l.trim_matches('|').split(" | ").map(|c| plain(c.trim())).collect())
         .collect();
     let limits = coracle::config::limits();
     assert_eq!(rows.len(), limits.len(), "{rows:?}");

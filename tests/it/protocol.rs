@@ -173,6 +173,9 @@ async fn each_verb_does_what_it_says_in_both_formats() {
     assert_eq!((&killed["ok"]["state"], &killed["ok"]["exit_code"]), (&json!("killed"), &json!(137)));
     plain.ask("run spin").await;
     assert_eq!(plain.ask("kill spin").await, "Container 'spin' killed");
+    assert_eq!(plain.ask("kill exit_7").await, "Container 'exit_7' exited (7)", "it had ended by itself");
+    plain.send("# a comment\n").await;
+    assert_eq!(ask(&mut json, "[]").await["error"]["code"], "usage");
     plain.ask("run spin").await;
     let stopped = ask(&mut json, "stop spin").await;
     assert_eq!((&stopped["ok"]["state"], &stopped["ok"]["exit_code"]), (&json!("stopped"), &json!(143)));

@@ -1,6 +1,6 @@
 //! `stop` returns when the instance is gone, whatever it is doing; `kill` at once; a grace lets it leave by itself.
 
-use crate::support::{Harness, soon};
+use crate::support::{Harness, large_module, soon};
 use coracle::model::reply::InstanceView;
 use std::time::{Duration, Instant};
 
@@ -154,13 +154,7 @@ async fn many_stops_of_one_instance_are_one_stop() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_is_stopped_while_its_module_is_compiled_never_begins() {
-    // Large enough to compile for a while: 3,000 functions of some length.
-    let body = "(local.set 0 (i32.mul (i32.add (local.get 0) (i32.const 12345)) (i32.const 777)))".repeat(60);
-    let functions: String =
-        (0..3000).map(|_| format!("(func (param i32) (result i32) {body} (local.get 0))")).collect();
-    let text = format!("(module (memory (export \"memory\") 1) {functions} (func (export \"_start\")))");
-    let directory = tempfile::tempdir().unwrap();
-    std::fs::write(directory.path().join("large.wasm"), wat::parse_str(&text).unwrap()).unwrap();
+    let directory = large_module(3000);
     let path = directory.path().to_owned();
     let daemon = Harness::with(move |config| config.module_dirs.push(path)).await;
     let mut starting = daemon.raw().await;

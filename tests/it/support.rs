@@ -286,6 +286,17 @@ impl Cli {
     }
 }
 
+/// A directory with `large.wasm`, a module that takes a while to compile and then does nothing.
+pub fn large_module(functions: usize) -> TempDir {
+    let body = "(local.set 0 (i32.mul (i32.add (local.get 0) (i32.const 12345)) (i32.const 777)))".repeat(50);
+    let functions: String =
+        (0..functions).map(|_| format!("(func (param i32) (result i32) {body} (local.get 0))")).collect();
+    let text = format!("(module (memory (export \"memory\") 1) {functions} (func (export \"_start\")))");
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("large.wasm"), wat::parse_str(&text).unwrap()).unwrap();
+    directory
+}
+
 /// Says in one line what a machine lacks. In CI that is a failure: there everything has to be tried.
 pub fn cannot_try(what: &str) {
     assert!(std::env::var_os("CI").is_none(), "in CI nothing may be left out: {what}");

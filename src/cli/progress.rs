@@ -1,0 +1,74 @@
+//! Shows on a terminal that something goes on which takes longer than a moment, and leaves nothing behind.
+
+use crate::model::escape;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::IsTerminal;
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// How long something may take before a person wants to see that it goes on.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// At most one bar at a time; none where standard error is no terminal.
+#[derive(Default)]
+pub(super) struct Progress(Option<Shown>);
+
+struct Shown {
+    bar: ProgressBar,
+    /// Dropped before [`PATIENCE`] is over, the bar never appears.
+    _shown: mpsc::Sender<()>,
+}
+
+impl Progress {
+    /// A transfer of `bytes` bytes begins.
+    pub(super) fn transfer(&mut self, what: &str, bytes: usize) {
+        let style = ProgressStyle::with_template("{msg} [{bar:30}] {bytes}/{total_bytes} {eta}");
+        let bar = ProgressBar::hidden().with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.set_length(u64::try_from(bytes).unwrap_or(u64::MAX));
+        self.show(bar, escape::line(what).into_owned());
+    }
+
+    /// This many more bytes went.
+    pub(super) fn advance(&self, bytes: usize) {
+        if let Some(shown) = &self.0 {
+            shown.bar.inc(u64::try_from(bytes).unwrap_or(u64::MAX));
+        }
+    }
+
+    /// A compilation begins, of which nobody knows how long it takes.
+    pub(super) fn compiling(&mut self, module: &str) {
+        let style = ProgressStyle::with_template("{spinner} {msg} ({elapsed})");
+        let bar = ProgressBar::hidden().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+        self.show(bar, format!("compiling {}", escape::line(module)));
+    }
+
+    fn show(&mut self, bar: ProgressBar, what: String) {
+        self.clear();
+        if !std::io::stderr().is_terminal() {
+            return;
+        }
+        let bar = bar.with_message(what);
+        let (shown, dropped) = mpsc::channel::<()>();
+        let late = bar.clone();
+        std::thread::spawn(move || {
+            if dropped.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
+                late.set_draw_target(ProgressDrawTarget::stderr());
+                late.enable_steady_tick(Duration::from_millis(100));
+            }
+        });
+        self.0 = Some(Shown { bar, _shown: shown });
+    }
+
+    /// It is over.
+    pub(super) fn clear(&mut self) {
+        if let Some(shown) = self.0.take() {
+            shown.bar.finish_and_clear();
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
