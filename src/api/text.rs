@@ -26,10 +26,14 @@ pub const PROTOCOL: u32 = 1;
 /// What this daemon can do, for `hello`.
 const FEATURES: [&str; 6] = ["run", "attach", "stdin", "put", "logs-follow", "json"];
 
+/// Connections over the limit that are told so at a time; each takes half a second at most.
+const FAREWELLS_MAX: usize = 64;
+
 /// Accepts clients until the daemon ends. Running out of descriptors pauses it; nothing else ends it.
 pub async fn serve(listener: TcpListener, supervisor: Supervisor, limits: Limits, tracker: TaskTracker) {
     const BACK_OFF: Duration = Duration::from_millis(50);
     let permits = Arc::new(Semaphore::new(limits.connections_max));
+    let farewells = Arc::new(Semaphore::new(FAREWELLS_MAX));
     loop {
         let accepted = tokio::select! {
             biased;
@@ -49,23 +53,26 @@ pub async fn serve(listener: TcpListener, supervisor: Supervisor, limits: Limits
                 continue;
             }
         };
+        let (supervisor, limits) = (supervisor.clone(), limits.clone());
         let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
-            refuse_connection(&stream, limits.connections_max);
+            // Beyond what may be told why, connections are closed without a word.
+            if let Ok(permit) = Arc::clone(&farewells).try_acquire_owned() {
+                tracker.spawn(async move {
+                    let error = Error::Limit {
+                        what: "connections",
+                        limit: limits.connections_max.to_string(),
+                        name: "--connections",
+                    };
+                    Connection::new(stream, supervisor, &limits).refuse(&error).await;
+                    drop(permit);
+                });
+            }
             continue;
         };
-        let (supervisor, limits) = (supervisor.clone(), limits.clone());
         tracker.spawn(async move {
             Connection::new(stream, supervisor, &limits).serve().await;
             drop(permit);
         });
-    }
-}
-
-fn refuse_connection(stream: &TcpStream, max: usize) {
-    let error = Error::Limit { what: "connections", limit: max.to_string(), name: "--connections" };
-    // One small write into an empty socket buffer; a client that cannot even take that gets the close alone.
-    if let Err(e) = stream.try_write(plain_error(&error).as_bytes()) {
-        tracing::trace!("a refusal did not go out: {e}");
     }
 }
 

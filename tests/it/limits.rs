@@ -101,6 +101,9 @@ async fn connections_are_bounded_and_come_back() {
     }
     let refused = daemon.raw().await.rest().await;
     assert_eq!(String::from_utf8(refused).unwrap(), "ERR limit connections is limited to 3 (--connections)\n");
+    // A client that has sent something already hears it too, and ours understands it.
+    let (code, _, err) = crate::support::Cli::of(&daemon).run(&["list"]).await;
+    assert!(code == 125 && err.contains("(--connections)"), "{err}");
     assert_eq!(open[0].ask("ping").await, "pong", "the others are as before");
     open.pop();
     soon("a free place", async {
