@@ -50,7 +50,7 @@ fn run(c: &mut Criterion) {
     let engine = Engine::new().expect("an engine");
     let text = include_str!("../guest-examples/hello/hello.wat");
     c.bench_function("compile hello", |b| b.iter(|| black_box(engine.compile(text.as_bytes(), true).is_ok())));
-    let program = engine.compile(text.as_bytes(), true).unwrap_or_else(|e| panic!("{e}"));
+    let program = engine.compile(text.as_bytes(), true).unwrap_or_else(|e| panic!("{e:?}"));
     let total = Arc::new(MemoryBudget::new(1 << 30));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     c.bench_function("store, instantiate, run hello, drop", |b| {

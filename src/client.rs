@@ -5,12 +5,17 @@ use crate::model::reply::{Created, Input, InstanceView, Line, ModuleView, Refusa
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::net::SocketAddr;
+use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 /// The longest line that is taken from a daemon: a list of the most instances that there can be.
 const LINE_BYTES_MAX: u64 = 1 << 30;
+/// How long a daemon may take to answer a connection.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Bytes of names in one request, which has to fit the daemon's longest line with quotes and all.
+const NAMES_BYTES: usize = 6000;
 /// Bytes of input in one line: base64 and its envelope keep the line within the daemon's limit.
 const INPUT_BYTES: usize = 4096;
 
@@ -96,8 +101,18 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`ClientError::Connect`] if nobody listens; others if what listens is no daemon.
+    /// [`ClientError::Connect`] if nobody listens; others if what listens is no daemon, or does not answer.
     pub async fn connect(address: SocketAddr) -> Result<Client> {
+        match tokio::time::timeout(HANDSHAKE, Client::shake_hands(address)).await {
+            Ok(result) => result,
+            Err(_) => {
+                let limit = humantime::format_duration(HANDSHAKE);
+                Err(ClientError::Protocol(format!("what listens on {address} has not answered for {limit}")))
+            }
+        }
+    }
+
+    async fn shake_hands(address: SocketAddr) -> Result<Client> {
         let connect = |source| ClientError::Connect { address, source };
         let stream = TcpStream::connect(address).await.map_err(connect)?;
         stream.set_nodelay(true).map_err(connect)?;
@@ -184,6 +199,22 @@ impl Client {
     ///
     /// As [`Client::request`]; a refusal of one name is in its place.
     pub async fn each<T: DeserializeOwned>(&mut self, words: &[&str], names: &[String]) -> Result<Vec<Result<T>>> {
+        let mut all = Vec::with_capacity(names.len());
+        let mut rest = names;
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fit = rest.iter().take_while(|name| {
+                bytes += name.len() + 3;
+                bytes <= NAMES_BYTES
+            });
+            let (now, later) = rest.split_at(fit.count().max(1));
+            all.extend(self.each_of_few(words, now).await?);
+            rest = later;
+        }
+        Ok(all)
+    }
+
+    async fn each_of_few<T: DeserializeOwned>(&mut self, words: &[&str], names: &[String]) -> Result<Vec<Result<T>>> {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let words = [words, &names].concat();
         if names.len() == 1 {
@@ -235,6 +266,19 @@ impl Client {
                 Next::Event(_) => {}
             }
         }
+    }
+
+    /// `shutdown`, and waits until the daemon is gone: then its address and its state directory are free again.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::request`].
+    pub async fn shut_down(mut self) -> Result<()> {
+        self.request::<serde_json::Value>(&["shutdown"]).await?;
+        let mut rest = Vec::new();
+        // It says no more; how the connection closes does not matter.
+        let _closed = self.read.read_to_end(&mut rest).await;
+        Ok(())
     }
 
     /// The two directions, for a run whose input and output go on at the same time.

@@ -70,6 +70,14 @@ pub struct Limits {
     /// Open files, directories and streams of one instance
     #[arg(long = "handles", value_name = "N", default_value_t = 256, value_parser = count::<1_000_000>)]
     pub handles_max: usize,
+    /// Open files of all instances together: what each may open, if its module can open files, and its directory [default:
+    /// what the system allows the daemon, less what connections need]
+    #[arg(long = "open-files", value_name = "N", value_parser = count::<1_000_000_000>)]
+    pub open_files_max: Option<usize>,
+    /// Memories and stacks of all instances together: each takes addresses and entries of the system's map [default: what
+    /// the system allows the daemon]
+    #[arg(long = "mappings", value_name = "N", value_parser = count::<1_000_000_000>)]
+    pub mappings_max: Option<usize>,
     /// Host memory that one call of a guest may take for its arguments and results
     #[arg(long = "hostcall-memory", value_name = "SIZE", value_parser = parse_size, default_value = "32m")]
     pub hostcall_bytes_max: usize,
@@ -87,8 +95,10 @@ pub mod fixed {
     pub const STACK_BYTES: usize = 2 * 1024 * 1024;
     /// Random bytes that a guest gets in one call: filling more would be a long step without a yield.
     pub const RANDOM_BYTES_MAX: u64 = 64 * 1024;
-    /// Core instances, memories and tables within one component instance.
+    /// Core instances and tables within one component instance.
     pub const CORE_INSTANCES_MAX: usize = 256;
+    /// Memories within one component instance; a module has one at most.
+    pub const MEMORIES_MAX: usize = 16;
     /// Frames of a backtrace.
     pub const BACKTRACE_FRAMES_MAX: usize = 8;
     /// Output that waits for an attached client before the guest has to wait.
@@ -194,10 +204,11 @@ mod tests {
     #[test]
     fn every_limit_has_a_flag_and_says_what_it_bounds() {
         let all = limits();
-        assert_eq!(all.len(), 14);
+        assert_eq!(all.len(), 16);
         for limit in all {
             assert!(!limit.what.is_empty(), "{limit:?}");
-            assert_eq!(limit.default.is_empty(), limit.flag == "--memory-total", "{limit:?}");
+            let of_the_machine = ["--memory-total", "--open-files", "--mappings"].contains(&limit.flag.as_str());
+            assert_eq!(limit.default.is_empty(), of_the_machine, "{limit:?}");
         }
     }
 

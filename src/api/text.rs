@@ -82,6 +82,8 @@ enum Outcome {
     Next,
     /// The peer is gone, or the protocol is out of step: close.
     Close,
+    /// Close when the daemon is gone.
+    UntilTheEnd,
 }
 
 struct Connection {
@@ -117,7 +119,7 @@ impl Connection {
                 Ok(Ok(words)) => words,
                 Ok(Err(error)) => match self.reply(Err(error)).await {
                     Outcome::Next if self.refusals < fixed::REFUSALS_MAX => continue,
-                    Outcome::Next | Outcome::Close => break,
+                    _ => break,
                 },
                 Err(error) => return self.refuse(&error).await,
             };
@@ -133,6 +135,8 @@ impl Connection {
             match outcome {
                 Outcome::Next if self.refusals < fixed::REFUSALS_MAX => {}
                 Outcome::Next | Outcome::Close => break,
+                // The close is what tells that the state directory is free again.
+                Outcome::UntilTheEnd => return self.supervisor.clone().keep(Box::new((self.incoming, self.outgoing))),
             }
         }
         self.outgoing.finish().await;
@@ -193,6 +197,11 @@ impl Connection {
     /// The whole surface: one arm a verb.
     async fn request(&mut self, request: Request) -> Outcome {
         let supervisor = self.supervisor.clone();
+        if let Some(names) = request.names()
+            && let Err(error) = request::distinct(names)
+        {
+            return self.reply(Err(error)).await;
+        }
         let result = match request {
             Request::Run(args) => return self.run(args).await,
             Request::Stop(args) => {
@@ -224,9 +233,10 @@ impl Connection {
             }
             Request::Help { .. } => Err(Error::Internal("help is answered by the grammar".into())),
             Request::Shutdown => {
-                let outcome = self.reply(Ok(Reply::ShuttingDown)).await;
+                // Said or not, it is done.
+                let _said = self.reply(Ok(Reply::ShuttingDown)).await;
                 supervisor.shut_down();
-                return outcome;
+                return Outcome::UntilTheEnd;
             }
         };
         self.reply(result).await

@@ -37,7 +37,18 @@ pub(super) async fn connect_or_start(address: SocketAddr) -> Result<Client, Fail
 fn start(address: SocketAddr) -> Result<String, Failure> {
     let failed = |what: &str, e: &dyn std::fmt::Display| Failure::new(format!("cannot start a daemon: {what}: {e}"));
     let program = std::env::current_exe().map_err(|e| failed("its program", &e))?;
-    let mut child = Command::new(program)
+    // It outlives us, so it must not hold our open files (a lock, the end of a pipe) or a directory that somebody unmounts.
+    #[cfg(unix)]
+    close_fds::set_fds_cloexec(3, &[]);
+    let mut command = Command::new(program);
+    #[cfg(unix)]
+    command.current_dir("/");
+    for name in ["CORACLE_STATE_DIR", "CORACLE_ROOT"] {
+        if let Some(path) = std::env::var_os(name) {
+            command.env(name, std::path::absolute(path).map_err(|e| failed(name, &e))?);
+        }
+    }
+    let mut child = command
         .args(["daemon", "--background", "--listen", &address.to_string()])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

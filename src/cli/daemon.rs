@@ -68,7 +68,12 @@ fn start_log(format: LogFormat) {
             Ok(level) if !level.is_empty() => level.split(',').map(directive).collect::<Vec<_>>().join(","),
             _ => "coracle=info".to_owned(),
         });
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        // Nobody is left to tell when even that cannot be written; the default would panic over it.
+        .log_internal_errors(false);
     let started = match format {
         LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
         LogFormat::Json => builder.json().try_init(),

@@ -251,7 +251,7 @@ async fn perform(address: SocketAddr, request: Request) -> Outcome {
             print("pong\n")
         }
         Request::Shutdown => {
-            client.request::<Value>(&["shutdown"]).await?;
+            client.shut_down().await?;
             Ok(0)
         }
         Request::Format { format } => {

@@ -79,12 +79,18 @@ async fn attached(address: SocketAddr, mut client: Client, args: &RunArgs) -> Ou
             }
         }
         let name = exists.borrow().clone();
-        if let Some(name) = name {
-            stop(address, &name).await?;
+        let stopping = async {
+            if let Some(name) = name {
+                stop(address, &name).await?;
+            }
+            // The stream ends by itself now.
+            std::future::pending().await
+        };
+        tokio::select! {
+            outcome = stopping => outcome,
+            // A second signal waits for nothing.
+            () = signals.next() => Ok(STOPPED),
         }
-        // The stream ends by itself now; a second signal does not wait for it.
-        signals.next().await;
-        Ok(STOPPED)
     };
     // Tasks of their own: a blocked standard output must not keep us from hearing signals.
     let mut input = JoinSet::new();
@@ -119,15 +125,18 @@ async fn print_stream(address: SocketAddr, mut receiver: Receiver, created: watc
                 let Some(bytes) = output.data.into_bytes() else { continue };
                 match show::write(output.stream, &bytes) {
                     Ok(()) => {}
-                    // The reader left; a program would get SIGPIPE.
-                    Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => {
+                    Err(e) => {
+                        // Nobody would see the rest: a program of our own would get SIGPIPE, or fail.
                         stopping = true;
                         let name = created.borrow().clone();
                         if let Some(name) = name {
                             stop(address, &name).await?;
                         }
+                        // A reader that left is not worth a word.
+                        if e.kind() != std::io::ErrorKind::BrokenPipe {
+                            return Err(e.into());
+                        }
                     }
-                    Err(e) => return Err(e.into()),
                 }
             }
             Next::Event(_) => {}

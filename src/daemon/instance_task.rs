@@ -80,6 +80,7 @@ impl Task {
                 // The order is the promise: what an operator asked for wins over what the guest does at the same moment.
                 biased;
                 () = self.live.stop.cancelled() => self.live.why().ended(),
+                why = self.live.grace_over() => why.ended(),
                 () = deadline => timed_out(self.timeout.unwrap_or_default()),
                 ended = guest => ended,
             }

@@ -1,6 +1,7 @@
 //! The shell around the pure half: tasks, files, time. It opens what a daemon needs and takes it down in order; the doors
 //! that clients come through are not its business.
 
+mod budget;
 pub mod clock;
 mod instance_task;
 mod logs;
@@ -16,6 +17,7 @@ pub use supervisor::{Attachment, Done, Started, Supervisor};
 use crate::config::{Config, fixed};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use budget::Budget;
 use modules::Modules;
 use std::sync::Arc;
 use store::Store;
@@ -63,7 +65,8 @@ impl Daemon {
         let workspaces = Workspaces::new(&config.root, Arc::clone(&store))?;
         let limits = config.limits.clone();
         let modules = Modules::open(Arc::clone(&engine), store, &config.module_dirs, limits.clone(), tracker.clone())?;
-        let supervisor = Supervisor::new(engine, modules, workspaces, limits, tracker.clone(), handle);
+        let budget = Budget::new(&limits)?;
+        let supervisor = Supervisor::new(engine, modules, workspaces, limits, budget, tracker.clone(), handle);
         tracing::info!(state_dir = %state_dir.display(), root = %config.root.display(), "ready");
         Ok(Daemon { supervisor, tracker, _guests: guests })
     }

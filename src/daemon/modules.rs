@@ -6,7 +6,7 @@
 use crate::config::{Limits, fixed};
 use crate::daemon::blocking;
 use crate::daemon::store::{ModuleRow, Store};
-use crate::engine::{Engine, Program};
+use crate::engine::{Engine, NotCompiled, Program};
 use crate::error::{Error, Result};
 use crate::model::name::Name;
 use crate::model::reply::ModuleView;
@@ -136,6 +136,7 @@ impl Modules {
                 return Err(Error::Denied(format!("--modules {}: there is no such directory", directory.display())));
             }
         }
+        store.remove_unused_modules()?;
         let stored = store.modules()?.into_iter().map(|row| (row.name.to_ascii_lowercase(), row)).collect();
         let jobs = std::thread::available_parallelism().map_or(1, usize::from);
         let built_in = BUILT_IN.iter().map(|(name, text)| BuiltIn {
@@ -174,11 +175,24 @@ impl Modules {
     /// Cancel safe: a compilation goes on for whoever asks next.
     pub(super) async fn load(&self, name: &Name, digest: Option<&str>, compiling: impl FnOnce()) -> Result<Loaded> {
         let source = match digest {
-            Some(digest) => self.stored_content(name, digest)?,
+            // It may have lost its name by now, to another file that was called the same.
+            Some(digest) => match self.compiled(digest) {
+                Some(loaded) => return Ok(loaded),
+                None => self.stored_content(name, digest)?,
+            },
             None => self.find(name).await?,
         };
         let content = self.content(name, &source).await?;
         self.program(name, content, source, compiling).await
+    }
+
+    fn compiled(&self, digest: &str) -> Option<Loaded> {
+        let state = self.lock();
+        [false, true].into_iter().find_map(|text| {
+            let cached = state.programs.get(&(digest.into(), text))?;
+            let program = cached.cell.get()?.as_ref().ok()?.clone();
+            Some(Loaded { digest: digest.into(), program })
+        })
     }
 
     fn stored_content(&self, name: &Name, digest: &str) -> Result<Source> {
@@ -329,7 +343,11 @@ impl Modules {
             }
             this.0.compilations.fetch_add(1, Ordering::Relaxed);
             tracing::debug!(module = %name, %digest, bytes = bytes.len(), "compiling");
-            Ok(this.0.engine.compile(&bytes, text))
+            match this.0.engine.compile(&bytes, text) {
+                Ok(program) => Ok(Ok(program)),
+                Err(NotCompiled::Refused(why)) => Ok(Err(why)),
+                Err(NotCompiled::Failed(why)) => Err(Error::io(format!("module '{name}' could not be compiled"), &why)),
+            }
         })
         .await
     }
@@ -547,11 +565,21 @@ impl Upload {
         let content = Content { digest: digest.as_str().into(), text };
         let source = Source::File(file.path().to_owned());
         modules.program(&name, content, source, compiling).await?;
-        let _changing = modules.0.changing.lock().await;
-        let path = modules.0.store.module_path(&digest);
-        blocking(move || persist(file, &path)).await?;
         let row = ModuleRow { name: name.to_string(), sha256: digest, bytes, text };
-        modules.record(&name, row).await
+        // A task of its own: a client that goes away now must not leave it half done.
+        let tracker = modules.0.tracker.clone();
+        let stored = tracker.spawn(async move {
+            let _changing = modules.0.changing.lock().await;
+            let path = modules.0.store.module_path(&row.sha256);
+            blocking(move || persist(file, &path)).await?;
+            let sha256 = row.sha256.clone();
+            let recorded = modules.record(&name, row).await;
+            if recorded.is_err() {
+                modules.remove_unused(&sha256).await;
+            }
+            recorded
+        });
+        stored.await.map_err(|e| Error::Internal(format!("storing the module ended early: {e}")))?
     }
 }
 

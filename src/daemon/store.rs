@@ -5,6 +5,7 @@
 
 use crate::error::{Error, Result};
 use rusqlite::{Connection, OptionalExtension, params};
+use std::collections::HashSet;
 use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -49,6 +50,11 @@ pub(super) struct Identity {
     pub device: u64,
     /// `st_ino`.
     pub inode: u64,
+}
+
+impl Identity {
+    /// Written down before a directory is made: no directory is this one.
+    pub(super) const INTENDED: Identity = Identity { device: 0, inode: 0 };
 }
 
 /// The open store. Its lock goes with it.
@@ -143,6 +149,25 @@ impl Store {
         rows.and_then(Iterator::collect).map_err(|e| self.error(&e))
     }
 
+    /// Removes files that no name leads to: what a daemon had stored when it died, before it was recorded.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub(super) fn remove_unused_modules(&self) -> Result<()> {
+        let used: HashSet<String> = self.modules()?.into_iter().map(|row| row.sha256).collect();
+        let directory = self.directory.join("modules");
+        let entries =
+            std::fs::read_dir(&directory).map_err(|e| Error::io(format!("cannot read {}", directory.display()), &e))?;
+        for entry in entries.flatten() {
+            let unused = entry.file_name().to_str().is_none_or(|name| !used.contains(name));
+            if unused && let Err(e) = std::fs::remove_file(entry.path()) {
+                tracing::warn!(path = %entry.path().display(), "cannot remove an unused module: {e}");
+            }
+        }
+        Ok(())
+    }
+
     /// Points a name at a stored file. Synced when it returns.
     ///
     /// # Errors
@@ -220,7 +245,21 @@ impl Store {
         Ok(())
     }
 
-    /// Remembers a directory that was just made.
+    /// Forgets a directory, or that it was going to be made.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub(super) fn forget_workspace(&self, path: &Path) -> Result<()> {
+        let connection = self.lock();
+        connection
+            .prepare_cached("DELETE FROM workspace WHERE path = ?1")
+            .and_then(|mut s| s.execute([path.to_string_lossy()]))
+            .map(|_| ())
+            .map_err(|e| self.error(&e))
+    }
+
+    /// Remembers a directory that was made, or with [`Identity::INTENDED`] that it is about to be.
     ///
     /// # Errors
     ///

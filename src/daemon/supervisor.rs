@@ -5,6 +5,7 @@
 
 use crate::config::Limits;
 use crate::daemon::blocking;
+use crate::daemon::budget::{Budget, Promise};
 use crate::daemon::clock;
 use crate::daemon::instance_task::{Task, Why};
 use crate::daemon::logs::{self, Log};
@@ -17,11 +18,13 @@ use crate::model::instance::{Ended, InstanceId, Launch, Record, RunSpec};
 use crate::model::name::Name;
 use crate::model::registry::Registry;
 use crate::model::reply::{Created, InstanceView, ModuleView, Output};
+use std::any::Any;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -43,15 +46,23 @@ struct Inner {
     state: Mutex<State>,
     /// How many are alive or on their way; watched by the drain.
     population: watch::Sender<usize>,
+    /// Dropped last: connections whose close tells that the daemon is gone.
+    until_the_end: Mutex<Vec<Box<dyn Any + Send>>>,
 }
 
-#[derive(Default)]
 struct State {
     registry: Registry,
+    budget: Budget,
     live: HashMap<InstanceId, Arc<Live>>,
     logs: HashMap<InstanceId, Arc<Log>>,
     /// Runs that are not recorded yet, because their module is still being found or compiled; by folded name.
-    starting: HashMap<String, CancellationToken>,
+    starting: HashMap<String, Starting>,
+}
+
+/// A run that is being prepared.
+struct Starting {
+    name: Name,
+    cancelled: CancellationToken,
 }
 
 /// What there is of an instance only while it lives.
@@ -59,6 +70,9 @@ pub(super) struct Live {
     /// Ends the run. What for is in [`Live::why`].
     pub(super) stop: CancellationToken,
     why: OnceLock<Why>,
+    /// When the grace of the most impatient stop is over.
+    grace: watch::Sender<Option<Instant>>,
+    promise: Promise,
     stdin: Option<StdinPipe>,
     /// Filled when the run is over and recorded.
     done: watch::Sender<Option<Arc<InstanceView>>>,
@@ -68,6 +82,25 @@ impl Live {
     /// What the run is ended for; the first reason stands.
     pub(super) fn why(&self) -> Why {
         self.why.get().copied().unwrap_or(Why::Shutdown)
+    }
+
+    /// Returns when the grace of a stop is over, and makes it the reason.
+    pub(super) async fn grace_over(&self) -> Why {
+        let mut grace = self.grace.subscribe();
+        loop {
+            let until = *grace.borrow_and_update();
+            let over = async {
+                match until {
+                    Some(until) => tokio::time::sleep_until(until).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                // The sender is in `self`; it cannot be gone.
+                _changed = grace.changed() => {}
+                () = over => return *self.why.get_or_init(|| Why::Stop),
+            }
+        }
     }
 
     fn end(&self, why: Why, engine: &Engine) {
@@ -174,6 +207,7 @@ impl Supervisor {
         modules: Modules,
         workspaces: Workspaces,
         limits: Limits,
+        budget: Budget,
         tracker: TaskTracker,
         guests: Handle,
     ) -> Supervisor {
@@ -187,8 +221,15 @@ impl Supervisor {
             tracker,
             guests,
             shutdown: CancellationToken::new(),
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                registry: Registry::default(),
+                budget,
+                live: HashMap::new(),
+                logs: HashMap::new(),
+                starting: HashMap::new(),
+            }),
             population: watch::Sender::new(0),
+            until_the_end: Mutex::default(),
         }))
     }
 
@@ -266,6 +307,7 @@ impl Supervisor {
             return Err(Error::Stopping(spec.name));
         }
         let event = state.registry.decide_run(&spec.name, launch, self.0.limits.instances_max, clock::now())?;
+        let promise = state.budget.promise(loaded.program.needs())?;
         let (id, run) = (event.id, event.run);
         self.apply(&mut state, &event);
         let log = state.logs.entry(id).or_insert_with(|| Arc::new(Log::new(self.0.limits.log_bytes_max)));
@@ -274,6 +316,8 @@ impl Supervisor {
         let live = Arc::new(Live {
             stop: CancellationToken::new(),
             why: OnceLock::new(),
+            grace: watch::Sender::new(None),
+            promise,
             stdin: stdin.clone(),
             done: watch::Sender::new(None),
         });
@@ -332,16 +376,16 @@ impl Supervisor {
         let mut state = self.lock();
         self.accepting()?;
         let folded = name.folded();
-        if let Some(cancelled) = state.starting.get(&folded) {
-            return Err(if cancelled.is_cancelled() {
-                Error::Stopping(name.clone())
-            } else {
-                Error::Exists(name.clone())
+        if let Some(Starting { name: known, cancelled }) = state.starting.get(&folded) {
+            return Err(match cancelled.is_cancelled() {
+                _ if known != name => Error::ExistsOtherCase { asked: name.clone(), known: known.clone() },
+                true => Error::Stopping(name.clone()),
+                false => Error::Exists(name.clone()),
             });
         }
-        state.registry.check_run(name, self.0.limits.instances_max.saturating_sub(state.starting.len()))?;
+        state.registry.check_run(name, self.0.limits.instances_max, state.starting.len())?;
         let cancelled = CancellationToken::new();
-        state.starting.insert(folded.clone(), cancelled.clone());
+        state.starting.insert(folded.clone(), Starting { name: name.clone(), cancelled: cancelled.clone() });
         self.count(&state);
         Ok(Reservation { supervisor: self.clone(), folded, cancelled })
     }
@@ -372,6 +416,7 @@ impl Supervisor {
         }
         // The last state is visible before the live handle goes, or an end would look like "no such instance".
         if let Some(live) = state.live.remove(&id) {
+            state.budget.release(live.promise);
             live.done.send_replace(Some(Arc::new(view)));
         }
         for event in state.registry.decide_prune(self.0.limits.ended_max, clock::now()) {
@@ -434,8 +479,8 @@ impl Supervisor {
 
     fn end(&self, name: &Name, grace: Duration, why: Why) -> Result<Option<Done>> {
         let mut state = self.lock();
-        if let Some(cancelled) = state.starting.get(&name.folded()) {
-            cancelled.cancel();
+        if let Some(starting) = state.starting.get(&name.folded()).filter(|s| s.name == *name) {
+            starting.cancelled.cancel();
             return Ok(None);
         }
         // Recorded before the guest is told, so that nobody takes an operator's stop for a failure.
@@ -453,13 +498,14 @@ impl Supervisor {
         if let Some(stdin) = &live.stdin {
             stdin.close();
         }
-        let (engine, ended, shutdown) = (Arc::clone(&self.0.engine), done.clone(), self.0.shutdown.clone());
-        self.0.tracker.spawn(async move {
-            tokio::select! {
-                _ = ended.wait() => {}
-                () = shutdown.cancelled() => {}
-                () = tokio::time::sleep(grace) => live.end(why, &engine),
+        // The instance's own task keeps the time: no client has to stay for it, and however many ask, there is one deadline.
+        let until = Instant::now() + grace;
+        live.grace.send_if_modified(|known| {
+            let sooner = known.is_none_or(|known| until < known);
+            if sooner {
+                *known = Some(until);
             }
+            sooner
         });
         Ok(Some(done))
     }
@@ -532,6 +578,12 @@ impl Supervisor {
         self.0.modules.forget(name).await
     }
 
+    /// Keeps something until the daemon is gone.
+    pub fn keep(&self, thing: Box<dyn Any + Send>) {
+        // Nothing is done under this lock that could break it.
+        self.0.until_the_end.lock().unwrap_or_else(PoisonError::into_inner).push(thing);
+    }
+
     /// Asks for the daemon's end; returns at once.
     pub fn shut_down(&self) {
         self.0.shutdown.cancel();
@@ -546,7 +598,7 @@ impl Supervisor {
     pub(super) async fn drain(&self) {
         let live: Vec<Arc<Live>> = {
             let state = self.lock();
-            state.starting.values().for_each(CancellationToken::cancel);
+            state.starting.values().for_each(|starting| starting.cancelled.cancel());
             state.live.values().cloned().collect()
         };
         for live in live {

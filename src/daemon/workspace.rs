@@ -96,23 +96,35 @@ impl Workspaces {
     /// [`Error::Denied`] if something that is not ours stands there; it is not touched. [`Error::Io`].
     pub(super) fn open(&self, name: &Name) -> Result<Workspace> {
         let path = self.path(name);
-        let gone = || Error::io(format!("cannot open {}", path.display()), &"it was removed at the same moment");
-        let (workspace, identity) = match make_directory(&path) {
-            Ok(()) => {
-                let (workspace, identity) = self.open_checked(&path)?.ok_or_else(gone)?;
-                self.store.put_workspace(&path, identity)?;
-                (workspace, identity)
-            }
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
-                let Some(known) = self.store.workspace(&path)? else { return Err(not_ours(&path)) };
-                let (workspace, identity) = self.open_checked(&path)?.ok_or_else(gone)?;
-                if identity != known {
-                    return Err(not_ours(&path));
-                }
-                (workspace, identity)
-            }
+        let known = self.store.workspace(&path)?;
+        if known.is_none() {
+            // The intent first: whatever ends us before the rest is written, the directory is known to be ours.
+            self.store.put_workspace(&path, Identity::INTENDED)?;
+        }
+        let made = match make_directory(&path) {
+            Ok(()) => true,
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => false,
             Err(e) => return Err(Error::io(format!("cannot make {}", path.display()), &e)),
         };
+        if !made && known.is_none() {
+            self.store.forget_workspace(&path)?;
+            return Err(not_ours(&path));
+        }
+        let Some((workspace, identity)) = self.open_checked(&path)? else {
+            return Err(Error::io(format!("cannot open {}", path.display()), &"it was removed at the same moment"));
+        };
+        match known {
+            Some(known) if !made && known == Identity::INTENDED => {
+                // Ours, from a daemon that died in between; then nobody has used it yet.
+                if !is_empty(&path)? {
+                    return Err(not_ours(&path));
+                }
+                self.store.put_workspace(&path, identity)?;
+            }
+            Some(known) if !made && known != identity => return Err(not_ours(&path)),
+            Some(_) if !made => {}
+            _ => self.store.put_workspace(&path, identity)?,
+        }
         let mut known = self.known();
         if known.len() >= KNOWN_MAX {
             known.clear();
@@ -169,6 +181,11 @@ fn look_at(path: &Path) -> Result<Option<std::fs::Metadata>> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(Error::io(format!("cannot look at {}", path.display()), &e)),
     }
+}
+
+fn is_empty(path: &Path) -> Result<bool> {
+    let mut entries = std::fs::read_dir(path).map_err(|e| Error::io(format!("cannot read {}", path.display()), &e))?;
+    Ok(entries.next().is_none())
 }
 
 fn make_directory(path: &Path) -> std::io::Result<()> {
@@ -300,6 +317,22 @@ mod tests {
         std::fs::remove_dir(fixture.root.join("a")).unwrap();
         drop(reopen(&workspaces, "a").unwrap());
         drop(reopen(&workspaces, "a").unwrap());
+    }
+
+    /// Killed between making it and writing that down, or with a disk that failed in between.
+    #[test]
+    fn a_directory_that_was_about_to_be_made_is_ours_as_long_as_it_is_empty() {
+        let fixture = Fixture::new();
+        let workspaces = fixture.open();
+        for n in ["a", "b"] {
+            workspaces.store.put_workspace(&fixture.root.join(n), Identity::INTENDED).unwrap();
+            make_directory(&fixture.root.join(n)).unwrap();
+        }
+        std::fs::write(fixture.root.join("b/file"), "mine").unwrap();
+        drop(workspaces.open(&name("a")).unwrap());
+        drop(workspaces.open(&name("a")).unwrap());
+        assert!(matches!(workspaces.open(&name("b")), Err(Error::Denied(_))));
+        assert_eq!(std::fs::read_to_string(fixture.root.join("b/file")).unwrap(), "mine");
     }
 
     #[test]

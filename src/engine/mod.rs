@@ -8,7 +8,7 @@ mod sandbox;
 mod stdio;
 mod ticker;
 
-pub use program::Program;
+pub use program::{Needs, NotCompiled, Program};
 pub use run::run;
 pub use sandbox::{MemoryBudget, Sandbox};
 pub use stdio::{Sink, StdinPipe};
@@ -53,6 +53,8 @@ fn features_refused() -> WasmFeatures {
     WasmFeatures::THREADS
         | WasmFeatures::SHARED_EVERYTHING_THREADS
         | WasmFeatures::MEMORY64
+        // Each memory reserves 4 GiB of addresses, however small it is.
+        | WasmFeatures::MULTI_MEMORY
         | WasmFeatures::TAIL_CALL
         | WasmFeatures::FUNCTION_REFERENCES
         | WasmFeatures::GC
@@ -119,6 +121,7 @@ mod tests {
         for (feature, text) in [
             ("threads", "(module (memory 1 1 shared))"),
             ("memory64", "(module (memory i64 1))"),
+            ("multiple memories", "(module (memory 1) (memory 1))"),
             ("tail calls", "(module (func return_call 0))"),
             ("gc", "(module (type (struct)))"),
             ("function references", "(module (type $t (func)) (func (param (ref $t))))"),
@@ -131,8 +134,10 @@ mod tests {
             ),
         ] {
             let bytes = wat::parse_str(text).unwrap();
-            let error = engine.compile(&bytes, false).err().expect(feature);
-            assert!(error.len() > 10, "{feature}: {error}");
+            match engine.compile(&bytes, false) {
+                Err(NotCompiled::Refused(why)) => assert!(why.len() > 10, "{feature}: {why}"),
+                _ => panic!("{feature} is not refused"),
+            }
         }
     }
 }

@@ -2,13 +2,48 @@
 
 use super::Engine;
 use super::sandbox::Host;
+use crate::config::fixed;
 use wasmtime::component::Component;
 use wasmtime::{ExternType, InstancePre, Module};
 use wasmtime_wasi::p2::bindings::CommandPre;
 
 /// A module or component that can be run. Clones share the compiled code.
 #[derive(Clone)]
-pub struct Program(pub(super) Kind);
+pub struct Program {
+    pub(super) kind: Kind,
+    needs: Needs,
+}
+
+/// What an instance of a program may take of what all share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Needs {
+    /// Whether it can open files at all: without the import it never will.
+    pub files: bool,
+    /// Memories, each with its reservation of addresses.
+    pub memories: usize,
+}
+
+/// Why there is no program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotCompiled {
+    /// The bytes cannot run here: one line, which may quote the module.
+    Refused(String),
+    /// This machine could not do it now, whatever the bytes are.
+    Failed(String),
+}
+
+impl From<String> for NotCompiled {
+    fn from(why: String) -> NotCompiled {
+        NotCompiled::Refused(why)
+    }
+}
+
+impl Program {
+    /// What an instance may take.
+    pub fn needs(&self) -> Needs {
+        self.needs
+    }
+}
 
 #[derive(Clone)]
 pub(super) enum Kind {
@@ -25,8 +60,8 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// One line that says why they cannot run here. It may quote the module.
-    pub fn compile(&self, bytes: &[u8], text: bool) -> Result<Program, String> {
+    /// [`NotCompiled`].
+    pub fn compile(&self, bytes: &[u8], text: bool) -> Result<Program, NotCompiled> {
         let translated;
         let wasm = if text {
             let text = std::str::from_utf8(bytes).map_err(|_| "it is no UTF-8 text".to_owned())?;
@@ -36,32 +71,39 @@ impl Engine {
             bytes
         };
         check_header(wasm)?;
-        let kind = if is_component(wasm) { self.component(wasm)? } else { self.module(wasm)? };
-        Ok(Program(kind))
+        if is_component(wasm) { self.component(wasm) } else { self.module(wasm) }
     }
 
-    fn module(&self, wasm: &[u8]) -> Result<Kind, String> {
-        let module = Module::from_binary(&self.engine, wasm).map_err(|e| reason(&e))?;
+    fn module(&self, wasm: &[u8]) -> Result<Program, NotCompiled> {
+        let module = Module::from_binary(&self.engine, wasm).map_err(|e| not_compiled(&e))?;
         match module.get_export("_start") {
             Some(ExternType::Func(start)) if start.params().len() == 0 && start.results().len() == 0 => {}
-            Some(_) => return Err("its `_start` is not a function without parameters and results".to_owned()),
-            None => return Err("it has no `_start` function: it is a library, not a program".to_owned()),
+            Some(_) => return Err("its `_start` is not a function without parameters and results".to_owned().into()),
+            None => return Err("it has no `_start` function: it is a library, not a program".to_owned().into()),
         }
         if let Some(import) = module.imports().find(|i| i.module() == "wasi_unstable") {
             return Err(format!(
                 "it imports `{}` of wasi_unstable (WASI preview 0), which is not supported; build it with a toolchain for wasm32-wasip1",
                 import.name()
-            ));
+            )
+            .into());
         }
-        self.modules.instantiate_pre(&module).map(Kind::Module).map_err(|e| reason(&e))
+        let files = module.imports().any(|i| i.name() == "path_open");
+        let needs = Needs { files, memories: memories(&module.resources_required()) };
+        let pre = self.modules.instantiate_pre(&module).map_err(|e| reason(&e))?;
+        Ok(Program { kind: Kind::Module(pre), needs })
     }
 
-    fn component(&self, wasm: &[u8]) -> Result<Kind, String> {
-        let component = Component::from_binary(&self.engine, wasm).map_err(|e| reason(&e))?;
+    fn component(&self, wasm: &[u8]) -> Result<Program, NotCompiled> {
+        let component = Component::from_binary(&self.engine, wasm).map_err(|e| not_compiled(&e))?;
+        let ty = component.component_type();
+        let files = ty.imports(&self.engine).any(|(name, _)| name.starts_with("wasi:filesystem/types"));
+        // A component that does not tell how much it instantiates is taken for the most that is allowed.
+        let memories = component.resources_required().map_or(fixed::MEMORIES_MAX, |r| memories(&r));
         let pre = self.components.instantiate_pre(&component).map_err(|e| reason(&e))?;
         match CommandPre::new(pre) {
-            Ok(pre) => Ok(Kind::Component(pre)),
-            Err(_) => Err("it does not export wasi:cli/run: it is a library, not a program".to_owned()),
+            Ok(pre) => Ok(Program { kind: Kind::Component(pre), needs: Needs { files, memories } }),
+            Err(_) => Err("it does not export wasi:cli/run: it is a library, not a program".to_owned().into()),
         }
     }
 }
@@ -92,6 +134,19 @@ fn is_component(wasm: &[u8]) -> bool {
     wasm.get(6) == Some(&1)
 }
 
+fn memories(required: &wasmtime::ResourcesRequired) -> usize {
+    usize::try_from(required.num_memories).unwrap_or(usize::MAX)
+}
+
+/// An error of the system below (no memory for the code, no thread) says nothing of the module.
+fn not_compiled(error: &wasmtime::Error) -> NotCompiled {
+    #[cfg(unix)]
+    let of_the_system = error.chain().any(|e| e.is::<std::io::Error>() || e.is::<rustix::io::Errno>());
+    #[cfg(not(unix))]
+    let of_the_system = error.chain().any(|e| e.is::<std::io::Error>());
+    if of_the_system { NotCompiled::Failed(reason(error)) } else { NotCompiled::Refused(reason(error)) }
+}
+
 fn reason(error: &wasmtime::Error) -> String {
     let all: Vec<String> = error.chain().map(ToString::to_string).collect();
     cut(&all.join(": "))
@@ -119,9 +174,19 @@ mod tests {
 
     fn refusal(bytes: &[u8], text: bool) -> String {
         match Engine::new().unwrap().compile(bytes, text) {
-            Ok(_) => panic!("{} was accepted", String::from_utf8_lossy(bytes)),
-            Err(why) => why,
+            Err(NotCompiled::Refused(why)) => why,
+            _ => panic!("{} was not refused", String::from_utf8_lossy(bytes)),
         }
+    }
+
+    #[test]
+    fn a_program_says_what_it_needs() {
+        let engine = Engine::new().unwrap();
+        let needs = |text: &str| engine.compile(text.as_bytes(), true).unwrap_or_else(|e| panic!("{e:?}")).needs();
+        let opens = "(module (import \"wasi_snapshot_preview1\" \"path_open\"
+            (func (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32))) (memory 1) (func (export \"_start\")))";
+        assert_eq!(needs(opens), Needs { files: true, memories: 1 });
+        assert_eq!(needs("(module (func (export \"_start\")))"), Needs { files: false, memories: 0 });
     }
 
     #[test]

@@ -18,7 +18,7 @@ use wasmtime_wasi::p2::bindings::CommandPre;
 /// To drop the future is to end the guest, wherever it is: wasmtime unwinds its stack and the store goes with it.
 pub async fn run(engine: &Engine, program: &Program, sandbox: Sandbox) -> Ended {
     let memory_bytes_max = sandbox.memory_bytes_max;
-    let world = match program.0 {
+    let world = match program.kind {
         Kind::Module(_) => World::Module,
         Kind::Component(_) => World::Component,
     };
@@ -26,7 +26,7 @@ pub async fn run(engine: &Engine, program: &Program, sandbox: Sandbox) -> Ended 
         Ok(store) => store,
         Err(e) => return failed("io", e.to_string()),
     };
-    let result = match &program.0 {
+    let result = match &program.kind {
         Kind::Module(pre) => run_module(&mut store, pre).await,
         Kind::Component(pre) => run_component(&mut store, pre).await,
     };

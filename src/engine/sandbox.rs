@@ -121,7 +121,7 @@ impl ResourceLimiter for Memory {
     }
 
     fn memories(&self) -> usize {
-        fixed::CORE_INSTANCES_MAX
+        fixed::MEMORIES_MAX
     }
 }
 

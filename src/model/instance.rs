@@ -158,6 +158,8 @@ pub struct Record {
     pub started_at: Option<Timestamp>,
     /// When it was over.
     pub ended_at: Option<Timestamp>,
+    /// How many ended before it.
+    pub ended_order: Option<u64>,
 }
 
 /// The part of a [`RunSpec`] that may be shown and written down: names of environment variables, not their values.

@@ -18,6 +18,7 @@ pub struct Registry {
     by_name: HashMap<String, InstanceId>,
     live: usize,
     id_next: u64,
+    ended_next: u64,
 }
 
 impl Registry {
@@ -59,8 +60,9 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// [`Error::Exists`], [`Error::Stopping`] or [`Error::ExistsOtherCase`]; [`Error::Limit`] at `live_max` live instances.
-    pub fn check_run(&self, name: &Name, live_max: usize) -> Result<()> {
+    /// [`Error::Exists`], [`Error::Stopping`] or [`Error::ExistsOtherCase`]; [`Error::Limit`] at `live_max` live instances,
+    /// with the `starting` that are on their way.
+    pub fn check_run(&self, name: &Name, live_max: usize, starting: usize) -> Result<()> {
         if let Some(record) = self.find(name) {
             if record.name != *name {
                 return Err(Error::ExistsOtherCase { asked: name.clone(), known: record.name.clone() });
@@ -73,7 +75,7 @@ impl Registry {
                 });
             }
         }
-        if self.live >= live_max {
+        if self.live + starting >= live_max {
             return Err(Error::Limit { what: "live instances", limit: live_max.to_string(), name: "--instances" });
         }
         Ok(())
@@ -85,7 +87,7 @@ impl Registry {
     ///
     /// As [`Registry::check_run`].
     pub fn decide_run(&self, name: &Name, launch: Arc<Launch>, live_max: usize, at: Timestamp) -> Result<Event> {
-        self.check_run(name, live_max)?;
+        self.check_run(name, live_max, 0)?;
         let (id, run) = match self.find(name) {
             Some(record) => (record.id, record.run.checked_add(1).expect("fewer than 2^32 runs of a name")),
             None => (InstanceId(self.id_next), 1),
@@ -140,7 +142,8 @@ impl Registry {
             return Vec::new();
         }
         let mut ended: Vec<&Record> = self.records.values().filter(|r| !r.state.is_live()).collect();
-        ended.sort_by_key(|r| (r.ended_at, r.id));
+        // In the order in which they ended, not by a clock that may be set back.
+        ended.sort_by_key(|r| r.ended_order);
         ended.into_iter().take(surplus).map(|r| Event::of(r, at, EventKind::Removed)).collect()
     }
 
@@ -165,6 +168,7 @@ impl Registry {
                         created_at: *at,
                         started_at: None,
                         ended_at: None,
+                        ended_order: None,
                     },
                 );
                 match previous {
@@ -190,10 +194,13 @@ impl Registry {
                 record.stop_requested = true;
             }
             EventKind::Ended(ended) => {
+                let order = self.ended_next;
                 let record = self.record_mut(event);
                 assert!(record.state.is_live());
                 record.state = State::Ended(ended.clone());
                 record.ended_at = Some(*at);
+                record.ended_order = Some(order);
+                self.ended_next += 1;
                 self.live -= 1;
             }
             EventKind::Removed => {
@@ -252,7 +259,9 @@ mod tests {
     }
 
     fn end(registry: &mut Registry, id: InstanceId) {
-        let event = registry.ended(id, exited(0), NOW);
+        // A clock that runs backwards.
+        let at = Timestamp(NOW.0 - registry.ended_next);
+        let event = registry.ended(id, exited(0), at);
         registry.apply(&event);
     }
 
@@ -260,11 +269,11 @@ mod tests {
     fn a_name_lives_once_and_ignores_case() {
         let mut registry = Registry::default();
         let id = run(&mut registry, "web");
-        assert!(matches!(registry.check_run(&name("web"), 100), Err(Error::Exists(_))));
-        assert!(matches!(registry.check_run(&name("WEB"), 100), Err(Error::ExistsOtherCase { .. })));
+        assert!(matches!(registry.check_run(&name("web"), 100, 0), Err(Error::Exists(_))));
+        assert!(matches!(registry.check_run(&name("WEB"), 100, 0), Err(Error::ExistsOtherCase { .. })));
         assert!(matches!(registry.get(&name("WEB")), Err(Error::NotFound(_))));
         end(&mut registry, id);
-        assert!(matches!(registry.check_run(&name("Web"), 100), Err(Error::ExistsOtherCase { .. })));
+        assert!(matches!(registry.check_run(&name("Web"), 100, 0), Err(Error::ExistsOtherCase { .. })));
         assert_eq!(run(&mut registry, "web"), id, "a new run of the same instance");
         assert_eq!(registry.get(&name("web")).unwrap().run, 2);
     }
@@ -275,7 +284,7 @@ mod tests {
         run(&mut registry, "web");
         let event = registry.decide_stop(&name("web"), NOW).unwrap().unwrap();
         registry.apply(&event);
-        assert!(matches!(registry.check_run(&name("web"), 100), Err(Error::Stopping(_))));
+        assert!(matches!(registry.check_run(&name("web"), 100, 0), Err(Error::Stopping(_))));
         assert_eq!(registry.decide_stop(&name("web"), NOW).unwrap(), None, "the second stop is the same stop");
     }
 
@@ -283,11 +292,11 @@ mod tests {
     fn the_limit_counts_live_instances_only() {
         let mut registry = Registry::default();
         let a = run(&mut registry, "a");
-        assert!(registry.check_run(&name("b"), 2).is_ok());
+        assert!(registry.check_run(&name("b"), 2, 0).is_ok());
         run(&mut registry, "b");
-        assert!(matches!(registry.check_run(&name("c"), 2), Err(Error::Limit { .. })));
+        assert!(matches!(registry.check_run(&name("c"), 2, 0), Err(Error::Limit { .. })));
         end(&mut registry, a);
-        assert!(registry.check_run(&name("c"), 2).is_ok());
+        assert!(registry.check_run(&name("c"), 2, 0).is_ok());
     }
 
     #[test]

@@ -6,10 +6,10 @@
 
 use crate::error::{Error, Result};
 use crate::model::escape;
-use crate::model::name::Name;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Command, FromArgMatches, Subcommand, ValueEnum};
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::time::Duration;
 
 /// What a client can ask for. Verbs are in the order of `help`.
@@ -343,6 +343,21 @@ fn usage_error(verb: &str, e: &clap::Error) -> Error {
     Error::Usage(line)
 }
 
+impl Request {
+    /// The names of a verb that takes several.
+    pub fn names(&self) -> Option<&[String]> {
+        match self {
+            Request::Stop(StopArgs { names, .. })
+            | Request::Rm(RmArgs { names, .. })
+            | Request::Kill(Names { names })
+            | Request::Wait(Names { names })
+            | Request::Inspect(Names { names })
+            | Request::Forget(Names { names }) => Some(names),
+            _ => None,
+        }
+    }
+}
+
 impl RunArgs {
     /// The module: the first word of the command.
     pub fn module(&self) -> &str {
@@ -354,7 +369,7 @@ impl RunArgs {
         self.command.get(1..).unwrap_or_default()
     }
 
-    /// The environment given as `-e KEY=VALUE`.
+    /// The environment given as `-e KEY=VALUE`; of two with one key the later stands.
     ///
     /// # Errors
     ///
@@ -363,7 +378,15 @@ impl RunArgs {
         if !self.env_file.is_empty() {
             return Err(Error::Usage("--env-file is read by the command line; send -e KEY=VALUE".into()));
         }
-        self.env.iter().map(|entry| split_env(entry)).collect()
+        let mut all: Vec<(String, String)> = Vec::with_capacity(self.env.len());
+        for entry in &self.env {
+            let (key, value) = split_env(entry)?;
+            match all.iter_mut().find(|(known, _)| *known == key) {
+                Some((_, old)) => *old = value,
+                None => all.push((key, value)),
+            }
+        }
+        Ok(all)
     }
 }
 
@@ -405,13 +428,17 @@ pub fn split_env(entry: &str) -> Result<(String, String)> {
     }
 }
 
-/// Reads several names.
+/// Refuses a request that names one thing twice: to answer for a name as often as it fits a line costs more than asking.
 ///
 /// # Errors
 ///
-/// [`Error::BadName`] for the first that is none.
-pub fn names(names: &[String]) -> Result<Vec<Name>> {
-    names.iter().map(|n| n.parse()).collect()
+/// [`Error::Usage`].
+pub fn distinct(names: &[String]) -> Result<()> {
+    let mut seen = HashSet::with_capacity(names.len());
+    match names.iter().find(|name| !seen.insert(name.as_str())) {
+        Some(twice) => Err(Error::Usage(format!("'{}' is named twice", escape::short(twice, 80)))),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -170,6 +170,8 @@ async fn slips_are_usage_errors_and_start_nothing() {
         "shutdown now",
         "hello you",
         "run -d -i hello",
+        "stop witness witness",
+        "inspect x y x",
     ] {
         let mut raw = daemon.raw().await;
         let reply = raw.ask(request).await;

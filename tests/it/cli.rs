@@ -1,63 +1,9 @@
 //! The binary: exit codes, attached runs, files, the daemon that it starts, and the daemon itself.
 
-use crate::support::{Cli, Harness, cannot_try, guests, large_module, soon};
-use std::io::{BufRead, BufReader, Read};
+use crate::support::{Cli, Foreground, Harness, cannot_try, exit_code, guests, large_module, signal_child, soon};
+use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
 use std::time::Duration;
-
-/// A foreground daemon of the binary.
-struct Foreground {
-    child: Child,
-    first_line: String,
-}
-
-impl Foreground {
-    fn start(cli: &Cli, words: &[&str]) -> Foreground {
-        let mut child =
-            cli.command(&[&["daemon"], words].concat()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let mut first_line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut first_line).unwrap();
-        Foreground { child, first_line: first_line.trim_end().to_owned() }
-    }
-
-    fn address(&self) -> std::net::SocketAddr {
-        self.first_line.strip_prefix("listening on ").expect(&self.first_line).parse().unwrap()
-    }
-
-    #[cfg(unix)]
-    fn signal(&self, signal: rustix::process::Signal) {
-        signal_child(&self.child, signal);
-    }
-}
-
-impl Drop for Foreground {
-    fn drop(&mut self) {
-        // It may have ended, as it should.
-        let _ended = self.child.kill();
-        let _reaped = self.child.wait();
-    }
-}
-
-#[cfg(unix)]
-fn signal_child(child: &Child, signal: rustix::process::Signal) {
-    let pid = rustix::process::Pid::from_raw(child.id().try_into().unwrap()).unwrap();
-    rustix::process::kill_process(pid, signal).unwrap();
-}
-
-/// Waits for a child without blocking the test's runtime.
-async fn exit_code(mut child: Child) -> (i32, String, String) {
-    let wait = tokio::task::spawn_blocking(move || {
-        let (mut out, mut err) = (String::new(), String::new());
-        if let Some(mut stdout) = child.stdout.take() {
-            stdout.read_to_string(&mut out).unwrap();
-        }
-        if let Some(mut stderr) = child.stderr.take() {
-            stderr.read_to_string(&mut err).unwrap();
-        }
-        (child.wait().unwrap().code().unwrap_or(-1), out, err)
-    });
-    soon("the end of the command", wait).await.unwrap()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_row_of_the_exit_code_table() {
@@ -315,7 +261,7 @@ async fn the_environment_is_what_was_asked_for() {
     ]);
     command.env("HERE", "here").env("FROM_HERE", "too").env("SECRET", "not this");
     let (_, out, _) = cli.finish(command, b"").await;
-    assert_eq!(out, "args_env\0--\nA=from file\0B=2\0FROM_HERE=too\0B=3\0HERE=here\0");
+    assert_eq!(out, "args_env\0--\nA=from file\0B=3\0FROM_HERE=too\0HERE=here\0");
 }
 
 #[tokio::test(flavor = "multi_thread")]

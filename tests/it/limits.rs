@@ -212,6 +212,45 @@ async fn open_handles_are_bounded() {
     assert_eq!(daemon.run_to_end(&["hello"]).await.exit_code, Some(0));
 }
 
+/// What a guest could open is promised to it before it begins, so that the daemon can always answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn open_files_of_all_instances_are_bounded_by_what_they_could_open() {
+    let daemon = Harness::with_limits(|l| {
+        l.handles_max = 32;
+        l.open_files_max = Some(2 * 34 + 2);
+    })
+    .await;
+    let mut raw = daemon.raw().await;
+    for name in ["a", "b"] {
+        assert!(raw.ask(&format!("run --name {name} append")).await.contains("created"));
+    }
+    let refusal = raw.ask("run --name c append").await;
+    assert_eq!(
+        refusal,
+        "ERR limit the number of files that all instances may open is limited to 70 (--open-files, --handles, ulimit -n)"
+    );
+    assert!(raw.ask("run spin").await.contains("created"), "a module that cannot open files is not charged for them");
+    assert!(raw.ask("run --name d spin").await.starts_with("ERR limit"));
+    raw.ask("stop a").await;
+    assert!(raw.ask("run --name c append-p2").await.contains("created"), "it is given back");
+    raw.send("kill b c spin\n").await;
+    raw.dotted().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memories_and_stacks_of_all_instances_are_bounded() {
+    let daemon = Harness::with_limits(|l| l.mappings_max = Some(5)).await;
+    let mut raw = daemon.raw().await;
+    assert!(raw.ask("run --name a sleep").await.contains("created"), "a memory and a stack");
+    assert!(raw.ask("run --name b sleep").await.contains("created"));
+    let refusal = raw.ask("run --name c sleep").await;
+    assert!(refusal.starts_with("ERR limit ") && refusal.contains("--mappings"), "{refusal}");
+    raw.ask("stop a").await;
+    assert!(raw.ask("run --name c sleep").await.contains("created"));
+    raw.send("kill b c\n").await;
+    raw.dotted().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn host_memory_for_one_call_is_bounded() {
     let daemon = Harness::with_limits(|l| l.hostcall_bytes_max = 2 << 20).await;

@@ -17,6 +17,7 @@ mod modules;
 mod papers;
 mod protocol;
 mod real_programs;
+mod rough;
 mod sandbox;
 mod stop;
 mod support;

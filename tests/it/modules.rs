@@ -80,6 +80,43 @@ async fn put_takes_raw_bytes_in_both_formats_and_refuses_what_cannot_run() {
     assert_eq!(left, 0, "nothing of it is left on the disk");
 }
 
+/// Clients that reset at any moment of a `put`, and a limit that is reached by several at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_put_is_whole_or_leaves_nothing() {
+    let daemon = Harness::with_limits(|l| l.stored_modules_max = 3).await;
+    let mut puts = JoinSet::new();
+    for i in 0..60u64 {
+        let address = daemon.address;
+        puts.spawn(async move {
+            let text = exits_with(u8::try_from(i).unwrap());
+            let mut raw = crate::support::Raw::connect(address).await;
+            raw.send(&format!("format json\nput m{i} --wat --size {}\n", text.len())).await;
+            raw.line().await;
+            raw.line().await;
+            raw.send(&text).await;
+            if i % 3 != 0 {
+                tokio::time::sleep(std::time::Duration::from_millis(i / 2)).await;
+                raw.stream.set_zero_linger().unwrap();
+            } else {
+                raw.line().await;
+                raw.line().await;
+            }
+        });
+    }
+    soon("60 puts", puts.join_all()).await;
+    let files = || std::fs::read_dir(daemon.state.join("modules")).unwrap().count();
+    let mut client = daemon.client().await;
+    soon("as many files as names", async {
+        loop {
+            let stored = client.modules().await.unwrap().iter().filter(|m| m.source == "stored").count();
+            if stored == files() && (1..=3).contains(&stored) {
+                return;
+            }
+        }
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_daemon_has_is_not_sent_again() {
     let daemon = Harness::start().await;
@@ -101,11 +138,14 @@ async fn what_the_daemon_has_is_not_sent_again() {
     client.request::<serde_json::Value>(&["forget", "one"]).await.unwrap();
     assert_eq!(daemon.run_to_end(&["two"]).await.exit_code, Some(6));
     assert_eq!(daemon.run_to_end(&["--sha256", &digest, "two"]).await.exit_code, Some(6));
+    // Another file of the same name: who asked for the first still gets it, as long as it is compiled.
     let other = exits_with(8);
     client.put("two", other.as_bytes(), &sha256(other.as_bytes()), true, |_| ()).await.unwrap();
+    assert_eq!(daemon.run_to_end(&["two"]).await.exit_code, Some(8));
+    assert_eq!(daemon.run_to_end(&["--sha256", &digest, "two"]).await.exit_code, Some(6));
     let mut raw = daemon.raw().await;
-    let pinned = raw.ask(&format!("run --sha256 {digest} two")).await;
-    assert_eq!(pinned, "ERR no-module no module named 'two' with that content");
+    let unknown = raw.ask(&format!("run --sha256 {} two", "0".repeat(64))).await;
+    assert_eq!(unknown, "ERR no-module no module named 'two' with that content");
 }
 
 /// Sixty-four clients ask for a module that nobody has compiled yet.

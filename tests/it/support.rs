@@ -5,9 +5,10 @@ use coracle::config::{Config, Limits};
 use coracle::daemon::Supervisor;
 use coracle::model::reply::InstanceView;
 use coracle::server;
+use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -284,6 +285,60 @@ impl Cli {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
     }
+}
+
+/// A foreground daemon of the binary.
+pub struct Foreground {
+    pub child: Child,
+    first_line: String,
+}
+
+impl Foreground {
+    pub fn start(cli: &Cli, words: &[&str]) -> Foreground {
+        let mut child =
+            cli.command(&[&["daemon"], words].concat()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut first_line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut first_line).unwrap();
+        Foreground { child, first_line: first_line.trim_end().to_owned() }
+    }
+
+    pub fn address(&self) -> std::net::SocketAddr {
+        self.first_line.strip_prefix("listening on ").expect(&self.first_line).parse().unwrap()
+    }
+
+    #[cfg(unix)]
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        signal_child(&self.child, signal);
+    }
+}
+
+impl Drop for Foreground {
+    fn drop(&mut self) {
+        // It may have ended, as it should.
+        let _ended = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+#[cfg(unix)]
+pub fn signal_child(child: &Child, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(child.id().try_into().unwrap()).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
+}
+
+/// Waits for a child without blocking the test's runtime.
+pub async fn exit_code(mut child: Child) -> (i32, String, String) {
+    let wait = tokio::task::spawn_blocking(move || {
+        let (mut out, mut err) = (String::new(), String::new());
+        if let Some(mut stdout) = child.stdout.take() {
+            stdout.read_to_string(&mut out).unwrap();
+        }
+        if let Some(mut stderr) = child.stderr.take() {
+            stderr.read_to_string(&mut err).unwrap();
+        }
+        (child.wait().unwrap().code().unwrap_or(-1), out, err)
+    });
+    soon("the end of the command", wait).await.unwrap()
 }
 
 /// A directory with `large.wasm`, a module that takes a while to compile and then does nothing.

@@ -1,0 +1,174 @@
+//! What all instances share besides memory and cannot be given back by asking: open files, and mappings of addresses.
+//!
+//! Each run is charged with the most that it could ever take, before it begins. So no guest can take what the daemon needs
+//! to answer, or what another guest was promised; and a module that cannot open files is not charged for them.
+
+use crate::config::Limits;
+use crate::engine::Needs;
+use crate::error::{Error, Result};
+
+/// Descriptors that are kept back: listener, database, log, files of modules, the threads' own.
+const DESCRIPTORS_KEPT: usize = 256;
+/// Descriptors of an instance whatever it does: its directory, lent and opened.
+const DESCRIPTORS_EACH: usize = 2;
+/// Entries of the memory map that are kept back: code, heaps, stacks of threads.
+const MAPS_KEPT: usize = 8_192;
+/// Entries for one mapping of ours: accessible part, reservation, guards.
+const MAPS_EACH: usize = 3;
+/// Mappings that fit the 47 bits of addresses of a process with 4 GiB for each, and room left over.
+const MAPPINGS_OF_ADDRESSES: usize = 20_000;
+/// `vm.max_map_count` where it cannot be read.
+const MAPS_GUESS: usize = 65_530;
+
+/// What is promised to the instances that live.
+#[derive(Debug)]
+pub(super) struct Budget {
+    handles_max: usize,
+    files: Account,
+    mappings: Account,
+}
+
+#[derive(Debug)]
+struct Account {
+    promised: usize,
+    max: usize,
+}
+
+/// What one run was promised; given back with [`Budget::release`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Promise {
+    files: usize,
+    mappings: usize,
+}
+
+impl Budget {
+    /// The budget of a daemon with these limits on this machine.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Denied`] if not even one instance fits.
+    pub(super) fn new(limits: &Limits) -> Result<Budget> {
+        let files = limits
+            .open_files_max
+            .unwrap_or_else(|| descriptors().saturating_sub(limits.connections_max.saturating_add(DESCRIPTORS_KEPT)));
+        let mappings = limits
+            .mappings_max
+            .unwrap_or_else(|| (maps().saturating_sub(MAPS_KEPT) / MAPS_EACH).min(MAPPINGS_OF_ADDRESSES));
+        let one = limits.handles_max.saturating_add(DESCRIPTORS_EACH);
+        if files < one {
+            return Err(Error::Denied(format!(
+                "the system allows too few open files for one instance: {files} are left of them, and it may need {one}; raise \
+                 the limit (ulimit -n), or lower --handles or --connections"
+            )));
+        }
+        let account = |max| Account { promised: 0, max };
+        Ok(Budget { handles_max: limits.handles_max, files: account(files), mappings: account(mappings) })
+    }
+
+    /// Promises a run what it may need.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Limit`]; nothing is promised then.
+    pub(super) fn promise(&mut self, needs: Needs) -> Result<Promise> {
+        let promise = Promise {
+            files: DESCRIPTORS_EACH + if needs.files { self.handles_max } else { 0 },
+            // Its stack is one more.
+            mappings: needs.memories.saturating_add(1),
+        };
+        self.files.take(promise.files).map_err(|max| Error::Limit {
+            what: "the number of files that all instances may open",
+            limit: max.to_string(),
+            name: "--open-files, --handles, ulimit -n",
+        })?;
+        self.mappings.take(promise.mappings).map_err(|max| {
+            self.files.promised -= promise.files;
+            Error::Limit {
+                what: "the number of memories and stacks of all instances",
+                limit: max.to_string(),
+                name: "--mappings, vm.max_map_count",
+            }
+        })?;
+        Ok(promise)
+    }
+
+    /// The run is over.
+    pub(super) fn release(&mut self, promise: Promise) {
+        self.files.promised -= promise.files;
+        self.mappings.promised -= promise.mappings;
+    }
+}
+
+impl Account {
+    /// The error is the limit.
+    fn take(&mut self, n: usize) -> Result<(), usize> {
+        match self.promised.checked_add(n).filter(|sum| *sum <= self.max) {
+            Some(sum) => {
+                self.promised = sum;
+                Ok(())
+            }
+            None => Err(self.max),
+        }
+    }
+}
+
+/// Descriptors that this process may have open.
+fn descriptors() -> usize {
+    #[cfg(unix)]
+    {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        // No limit is `None`.
+        limit.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX))
+    }
+    #[cfg(not(unix))]
+    {
+        usize::MAX
+    }
+}
+
+/// Entries that this process's memory map may have (proc_sys_vm(5), `max_map_count`).
+fn maps() -> usize {
+    if !cfg!(target_os = "linux") {
+        return usize::MAX;
+    }
+    let text = std::fs::read_to_string("/proc/sys/vm/max_map_count").unwrap_or_default();
+    text.trim().parse().unwrap_or(MAPS_GUESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn budget(files: usize, mappings: usize) -> Budget {
+        let mut limits = Config::new(([127, 0, 0, 1], 0).into(), "s".into(), "r".into()).limits;
+        limits.handles_max = 10;
+        limits.open_files_max = Some(files);
+        limits.mappings_max = Some(mappings);
+        Budget::new(&limits).unwrap()
+    }
+
+    #[test]
+    fn what_was_promised_is_given_back_whole() {
+        let mut budget = budget(26, 100);
+        let opens = Needs { files: true, memories: 1 };
+        let first = budget.promise(opens).unwrap();
+        let second = budget.promise(opens).unwrap();
+        assert!(budget.promise(opens).unwrap_err().to_string().contains("--open-files"));
+        let frugal = budget.promise(Needs { files: false, memories: 1 }).unwrap();
+        for promise in [first, second, frugal] {
+            budget.release(promise);
+        }
+        assert_eq!((budget.files.promised, budget.mappings.promised), (0, 0));
+    }
+
+    #[test]
+    fn a_refusal_promises_nothing() {
+        let mut budget = budget(1000, 5);
+        let large = Needs { files: true, memories: 4 };
+        budget.promise(large).unwrap();
+        assert!(budget.promise(large).unwrap_err().to_string().contains("--mappings"));
+        assert_eq!((budget.files.promised, budget.mappings.promised), (12, 5));
+        assert!(budget.promise(Needs { files: true, memories: usize::MAX }).is_err());
+    }
+}
