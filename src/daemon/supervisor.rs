@@ -190,13 +190,24 @@ struct Reservation {
     supervisor: Supervisor,
     folded: String,
     cancelled: CancellationToken,
+    held: bool,
+}
+
+impl Reservation {
+    /// Lets go under the same lock that records the run: a stop finds the one or the other, and never only this one.
+    fn release(mut self, state: &mut State) {
+        state.starting.remove(&self.folded);
+        self.held = false;
+    }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        let mut state = self.supervisor.lock();
-        state.starting.remove(&self.folded);
-        self.supervisor.count(&state);
+        if self.held {
+            let mut state = self.supervisor.lock();
+            state.starting.remove(&self.folded);
+            self.supervisor.count(&state);
+        }
     }
 }
 
@@ -322,6 +333,8 @@ impl Supervisor {
             done: watch::Sender::new(None),
         });
         state.live.insert(id, Arc::clone(&live));
+        reservation.release(&mut state);
+        self.count(&state);
         let done = Done(DoneKind::Later(live.done.subscribe()));
         let entered = self.clone();
         let sandbox = Sandbox {
@@ -348,7 +361,6 @@ impl Supervisor {
         };
         self.0.tracker.spawn_on(task.run(), &self.0.guests);
         drop(state);
-        drop(reservation);
         let attachment = attach.then(|| Attachment { log, run, stdin, done });
         Ok(Started { created: Created { name: spec.name, directory, run }, attachment })
     }
@@ -387,7 +399,7 @@ impl Supervisor {
         let cancelled = CancellationToken::new();
         state.starting.insert(folded.clone(), Starting { name: name.clone(), cancelled: cancelled.clone() });
         self.count(&state);
-        Ok(Reservation { supervisor: self.clone(), folded, cancelled })
+        Ok(Reservation { supervisor: self.clone(), folded, cancelled, held: true })
     }
 
     fn apply(&self, state: &mut State, event: &Event) {

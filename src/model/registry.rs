@@ -18,6 +18,8 @@ pub struct Registry {
     by_name: HashMap<String, InstanceId>,
     live: usize,
     id_next: u64,
+    /// Ended records in the order of their ends, which no clock that is set back can change.
+    ended: BTreeMap<u64, InstanceId>,
     ended_next: u64,
 }
 
@@ -137,14 +139,11 @@ impl Registry {
 
     /// Removals that bring the number of ended records down to `ended_max`, oldest end first.
     pub fn decide_prune(&self, ended_max: usize, at: Timestamp) -> Vec<Event> {
-        let surplus = (self.records.len() - self.live).saturating_sub(ended_max);
-        if surplus == 0 {
-            return Vec::new();
-        }
-        let mut ended: Vec<&Record> = self.records.values().filter(|r| !r.state.is_live()).collect();
-        // In the order in which they ended, not by a clock that may be set back.
-        ended.sort_by_key(|r| r.ended_order);
-        ended.into_iter().take(surplus).map(|r| Event::of(r, at, EventKind::Removed)).collect()
+        let surplus = self.ended.len().saturating_sub(ended_max);
+        let oldest = self.ended.values().take(surplus);
+        oldest
+            .map(|id| Event::of(self.records.get(id).expect("what ended has a record"), at, EventKind::Removed))
+            .collect()
     }
 
     /// Makes an event so.
@@ -172,7 +171,10 @@ impl Registry {
                     },
                 );
                 match previous {
-                    Some(old) => assert!(!old.state.is_live() && old.name == *name && old.run + 1 == *run),
+                    Some(old) => {
+                        assert!(!old.state.is_live() && old.name == *name && old.run + 1 == *run);
+                        self.forget_end(&old);
+                    }
                     None => {
                         assert!(id.0 >= self.id_next && *run == 1);
                         self.id_next = id.0 + 1;
@@ -200,6 +202,7 @@ impl Registry {
                 record.state = State::Ended(ended.clone());
                 record.ended_at = Some(*at);
                 record.ended_order = Some(order);
+                self.ended.insert(order, *id);
                 self.ended_next += 1;
                 self.live -= 1;
             }
@@ -207,8 +210,14 @@ impl Registry {
                 let record = self.records.remove(id).expect("only what exists is removed");
                 assert!(!record.state.is_live());
                 self.by_name.remove(&record.name.folded());
+                self.forget_end(&record);
             }
         }
+    }
+
+    fn forget_end(&mut self, record: &Record) {
+        let removed = record.ended_order.and_then(|order| self.ended.remove(&order));
+        assert!(removed == Some(record.id), "an ended record is among the ended");
     }
 
     fn record_mut(&mut self, event: &Event) -> &mut Record {
@@ -379,6 +388,7 @@ mod tests {
                 }
                 prop_assert_eq!(registry.live(), model.values().filter(|m| m.1).count());
                 prop_assert_eq!(registry.len(), model.len());
+                prop_assert_eq!(registry.decide_prune(0, NOW).len(), model.values().filter(|m| !m.1).count());
                 for (i, m) in &model {
                     let record = registry.get(&names[*i]).unwrap();
                     prop_assert_eq!((record.run, record.state.is_live(), record.stop_requested), (m.0, m.1, m.3));

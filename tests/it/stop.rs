@@ -152,6 +152,34 @@ async fn many_stops_of_one_instance_are_one_stop() {
     }
 }
 
+/// A stop at any moment of a start: what it says of the run is what becomes of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_that_meets_a_start_tells_the_truth() {
+    let daemon = Harness::start().await;
+    let (mut runner, mut stopper) = (daemon.raw().await, daemon.raw().await);
+    stopper.ask("format json").await;
+    let (mut prevented, mut stopped) = (0, 0);
+    for _ in 0..1000 {
+        runner.send("run spin\n").await;
+        let view = loop {
+            let said: serde_json::Value = serde_json::from_str(&stopper.ask("stop spin").await).unwrap();
+            if let Some(view) = said.get("ok").filter(|v| v["run"] != stopped || v["state"] == "never-started") {
+                break view.clone();
+            }
+        };
+        let created = runner.line().await.contains("created");
+        if view["state"] == "never-started" {
+            assert!(!created, "it was said never to begin, and began");
+            prevented += 1;
+        } else {
+            assert!(created && view["state"] == "stopped", "{view}");
+            stopped += 1;
+        }
+        assert_eq!(daemon.supervisor.live(), 0);
+    }
+    assert_eq!(prevented + stopped, 1000);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_is_stopped_while_its_module_is_compiled_never_begins() {
     let directory = large_module(3000);
