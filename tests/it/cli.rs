@@ -204,18 +204,24 @@ async fn a_terminal_is_shown_no_control_characters_of_a_log() {
     let daemon = Harness::start().await;
     let cli = Cli::of(&daemon);
     cli.run(&["run", "colours"]).await;
-    let program = env!("CARGO_BIN_EXE_coracle");
     // script(1) gives the command a terminal.
-    let mut script = std::process::Command::new("script");
-    script
-        .args(["-qec", &format!("{program} logs colours"), "/dev/null"])
-        .env("CORACLE_HOST", cli.address.to_string())
-        .stdin(Stdio::null());
-    if script.output().is_err() {
+    let on_a_terminal = |words: &str| {
+        let mut script = std::process::Command::new("script");
+        script
+            .args(["-qec", &format!("{} {words}", env!("CARGO_BIN_EXE_coracle")), "/dev/null"])
+            .env("CORACLE_HOST", cli.address.to_string())
+            .stdin(Stdio::null());
+        script
+    };
+    if on_a_terminal("ping").output().is_err() {
         return cannot_try("script(1), a terminal for the command line");
     }
-    let (code, out, _) = cli.finish(script, b"").await;
+    let (code, out, _) = cli.finish(on_a_terminal("logs colours"), b"").await;
     assert_eq!((code, out.as_str()), (0, "\\x1b[2J\\xff\\x1b]0;x\\x07\r\n.\r\n"));
+    let (code, out, _) = cli.finish(on_a_terminal("list"), b"").await;
+    let lines: Vec<&str> = out.split("\r\n").collect();
+    assert!(code == 0 && lines[0].starts_with("NAME     MODULE   STATE       SINCE"), "{out}");
+    assert!(lines[1].starts_with("colours  colours  exited (0)  "), "{out}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,8 +1,8 @@
 //! The text protocol: the original daemon's sentences and its client's habits, framing, and the format for programs.
 
 use crate::support::{Harness, soon};
+use coracle::model::instance::RunSpec;
 use serde_json::{Value, json};
-use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -212,6 +212,30 @@ async fn shutdown_answers_ends_the_guests_and_refuses_new_work() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn new_work_is_refused_while_the_daemon_ends() {
+    let mut daemon = Harness::start().await;
+    let mut raw = daemon.raw().await;
+    raw.ask("run --name other sleep").await;
+    daemon.supervisor.shut_down();
+    let spec = RunSpec {
+        module: "hello".parse().unwrap(),
+        name: "hello".parse().unwrap(),
+        argv0: None,
+        args: vec![],
+        env: vec![],
+        stdin: false,
+        memory_bytes_max: 1 << 20,
+        timeout: None,
+    };
+    let refused = daemon.supervisor.run(spec, false, None, || ()).await.err().expect("a refusal");
+    assert_eq!(refused.code(), coracle::Code::ShuttingDown);
+    let refused = daemon.supervisor.begin_put(&"x".parse().unwrap(), 1, false).err().expect("a refusal");
+    assert_eq!(refused.code(), coracle::Code::ShuttingDown);
+    daemon.end().await;
+    assert_eq!(daemon.supervisor.list().len(), 1, "nothing was begun");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_run_of_an_ended_name_is_a_new_run_with_its_directory_and_log() {
     let daemon = Harness::start().await;
     daemon.run_to_end(&["both"]).await;
@@ -265,7 +289,7 @@ async fn a_waiting_client_that_leaves_leaves_nothing_behind() {
         // Their places are free again; without it the ninth connection would be refused.
         soon("a free place", async {
             while daemon.raw().await.ask("ping").await != "pong" {
-                tokio::time::sleep(Duration::from_millis(5)).await;
+                tokio::task::yield_now().await;
             }
         })
         .await;
