@@ -97,7 +97,7 @@ pub mod fixed {
     pub const RANDOM_BYTES_MAX: u64 = 64 * 1024;
     /// Core instances and tables within one component instance.
     pub const CORE_INSTANCES_MAX: usize = 256;
-    /// Memories within one component instance; a module has one at most.
+    /// Memories of one instance: each reserves 4 GiB of addresses, however small it is.
     pub const MEMORIES_MAX: usize = 16;
     /// Frames of a backtrace.
     pub const BACKTRACE_FRAMES_MAX: usize = 8;

@@ -53,8 +53,6 @@ fn features_refused() -> WasmFeatures {
     WasmFeatures::THREADS
         | WasmFeatures::SHARED_EVERYTHING_THREADS
         | WasmFeatures::MEMORY64
-        // Each memory reserves 4 GiB of addresses, however small it is.
-        | WasmFeatures::MULTI_MEMORY
         | WasmFeatures::TAIL_CALL
         | WasmFeatures::FUNCTION_REFERENCES
         | WasmFeatures::GC
@@ -121,7 +119,6 @@ mod tests {
         for (feature, text) in [
             ("threads", "(module (memory 1 1 shared))"),
             ("memory64", "(module (memory i64 1))"),
-            ("multiple memories", "(module (memory 1) (memory 1))"),
             ("tail calls", "(module (func return_call 0))"),
             ("gc", "(module (type (struct)))"),
             ("function references", "(module (type $t (func)) (func (param (ref $t))))"),

@@ -89,7 +89,7 @@ impl Engine {
             .into());
         }
         let files = module.imports().any(|i| i.name() == "path_open");
-        let needs = Needs { files, memories: memories(&module.resources_required()) };
+        let needs = Needs { files, memories: memories(&module.resources_required())? };
         let pre = self.modules.instantiate_pre(&module).map_err(|e| reason(&e))?;
         Ok(Program { kind: Kind::Module(pre), needs })
     }
@@ -99,7 +99,7 @@ impl Engine {
         let ty = component.component_type();
         let files = ty.imports(&self.engine).any(|(name, _)| name.starts_with("wasi:filesystem/types"));
         // A component that does not tell how much it instantiates is taken for the most that is allowed.
-        let memories = component.resources_required().map_or(fixed::MEMORIES_MAX, |r| memories(&r));
+        let memories = component.resources_required().map_or(Ok(fixed::MEMORIES_MAX), |r| memories(&r))?;
         let pre = self.components.instantiate_pre(&component).map_err(|e| reason(&e))?;
         match CommandPre::new(pre) {
             Ok(pre) => Ok(Program { kind: Kind::Component(pre), needs: Needs { files, memories } }),
@@ -134,8 +134,11 @@ fn is_component(wasm: &[u8]) -> bool {
     wasm.get(6) == Some(&1)
 }
 
-fn memories(required: &wasmtime::ResourcesRequired) -> usize {
-    usize::try_from(required.num_memories).unwrap_or(usize::MAX)
+fn memories(required: &wasmtime::ResourcesRequired) -> Result<usize, String> {
+    match usize::try_from(required.num_memories) {
+        Ok(n) if n <= fixed::MEMORIES_MAX => Ok(n),
+        _ => Err(format!("it has {} memories; an instance may have {}", required.num_memories, fixed::MEMORIES_MAX)),
+    }
 }
 
 /// An error of the system below (no memory for the code, no thread) says nothing of the module.
@@ -209,6 +212,11 @@ mod tests {
                 b"(module (import \"wasi_snapshot_preview1\" \"fd_write\" (func)) (func (export \"_start\")))",
                 true,
                 "fd_write",
+            ),
+            (
+                format!("(module {} (func (export \"_start\")))", "(memory 1)".repeat(17)).as_bytes(),
+                true,
+                "17 memories",
             ),
             (b"(component)", true, "wasi:cli/run"),
             (b"(component (import \"my:own/thing\" (instance (export \"f\" (func)))))", true, "my:own/thing"),

@@ -193,6 +193,9 @@ mod tests {
         assert!(ended.message.unwrap().contains("-m"));
         let tables = "(module (memory (export \"memory\") 15) (table 8193 funcref) (func (export \"_start\")))";
         assert_eq!(run_text(tables).reason, "memory", "memories and tables are one sum");
+        let two = |pages: u32| format!("(module (memory 8) (memory {pages}) (func (export \"_start\")))");
+        assert_eq!(run_text(&two(8)).status, ExitStatus::Exited(0));
+        assert_eq!(run_text(&two(9)).reason, "memory", "and so are several memories");
     }
 
     #[test]
