@@ -1,4 +1,4 @@
-//! Every limit of the daemon, with its unit, its default and its flag. The README's table is checked against [`limits`].
+//! Every limit of the daemon, with its unit, its default and its flag. The README's table is checked against [`crate::config::limits`].
 
 use crate::model::request::{parse_duration, parse_size};
 use std::net::SocketAddr;

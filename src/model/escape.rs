@@ -12,7 +12,7 @@ fn is_unsafe(c: char) -> bool {
             | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// One line of printable text: whatever [`is_unsafe`] names becomes an escape of ASCII (`\n`, `\x1b`, `\u{202e}`).
+/// One line of printable text: whatever moves a cursor, reorders text or breaks a line becomes an escape of ASCII (`\n`, `\x1b`, `\u{202e}`).
 ///
 /// A backslash stays as it is: the result is for reading, not for parsing back.
 pub fn line(text: &str) -> Cow<'_, str> {
@@ -54,7 +54,7 @@ pub fn json(text: String) -> String {
     out
 }
 
-/// [`line`] for bytes: what is not UTF-8 becomes `\xNN`.
+/// [`line()`] for bytes: what is not UTF-8 becomes `\xNN`.
 pub fn line_of_bytes(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -66,7 +66,7 @@ pub fn line_of_bytes(bytes: &[u8]) -> String {
     out
 }
 
-/// [`line`], cut to at most `bytes_max` bytes of result; a cut is marked by `…`.
+/// [`line()`], cut to at most `bytes_max` bytes of result; a cut is marked by `…`.
 pub fn short(text: &str, bytes_max: usize) -> String {
     // Escaping only ever lengthens, so more input than this cannot appear in the result.
     let head = &text[..text.floor_char_boundary(bytes_max.saturating_add(1))];

@@ -104,7 +104,7 @@ pub struct RunArgs {
     /// End the run after this much time, e.g. 30s
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub timeout: Option<Duration>,
-    /// argv[0] of the guest [default: the module's name]
+    /// Name that the guest finds as its argument zero [default: the module's name]
     #[arg(long, value_name = "NAME")]
     pub argv0: Option<String>,
     /// On the wire: run the stored module with this content, whatever its name leads to by now
