@@ -80,6 +80,31 @@ async fn spinning_guests_hold_up_no_answer() {
     assert!(stopped.iter().all(Result::is_ok));
 }
 
+/// Ten thousand that close at once, and more idle ones than there are places: who is connected is served as before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_harms_nobody_who_is_connected() {
+    let daemon = Harness::start().await;
+    let mut witness = daemon.raw().await;
+    assert_eq!(witness.ask("ping").await, "pong");
+    for _ in 0..10_000 {
+        drop(daemon.raw().await);
+    }
+    assert_eq!(witness.ask("ping").await, "pong");
+    let mut idle = vec![];
+    for _ in 0..1500 {
+        idle.push(daemon.raw().await);
+    }
+    assert_eq!(witness.ask("run exit_7").await.split(' ').nth(2), Some("created"));
+    assert_eq!(witness.ask("wait exit_7").await, "7");
+    drop(idle);
+    soon("a free place", async {
+        while daemon.raw().await.ask("ping").await != "pong" {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_may_vanish_at_any_time() {
     let daemon = Harness::with_limits(|l| l.connections_max = 16).await;
