@@ -97,12 +97,7 @@ async fn a_crowd_harms_nobody_who_is_connected() {
     assert_eq!(witness.ask("run exit_7").await.split(' ').nth(2), Some("created"));
     assert_eq!(witness.ask("wait exit_7").await, "7");
     drop(idle);
-    soon("a free place", async {
-        while daemon.raw().await.ask("ping").await != "pong" {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    daemon.wait_for_place().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -106,12 +106,7 @@ async fn connections_are_bounded_and_come_back() {
     assert!(code == 125 && err.contains("(--connections)"), "{err}");
     assert_eq!(open[0].ask("ping").await, "pong", "the others are as before");
     open.pop();
-    soon("a free place", async {
-        while daemon.raw().await.ask("ping").await != "pong" {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    daemon.wait_for_place().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -136,6 +131,23 @@ async fn a_silent_and_a_stalling_client_are_sent_away() {
     half.send("put x --size 10\n12345").await;
     let said = String::from_utf8(half.rest().await).unwrap();
     assert_eq!(said, "ERR limit the rest of a transfer did not arrive within 400ms (--stall)\n");
+}
+
+/// A client that asks for much and takes nothing of it; its place is the only one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_takes_no_reply_is_given_up() {
+    let daemon = Harness::with_limits(|l| {
+        l.connections_max = 1;
+        l.stall = Duration::from_millis(400);
+    })
+    .await;
+    let (_read, mut write) = daemon.raw().await.stream.into_split();
+    let asking = async move {
+        // Until the daemon has closed: then there is nobody to write to.
+        while tokio::io::AsyncWriteExt::write_all(&mut write, "help\n".repeat(1000).as_bytes()).await.is_ok() {}
+    };
+    soon("the end of the connection", asking).await;
+    daemon.wait_for_place().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

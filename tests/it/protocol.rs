@@ -287,12 +287,7 @@ async fn a_waiting_client_that_leaves_leaves_nothing_behind() {
         follower.stream.set_zero_linger().unwrap();
         drop(follower);
         // Their places are free again; without it the ninth connection would be refused.
-        soon("a free place", async {
-            while daemon.raw().await.ask("ping").await != "pong" {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
+        daemon.wait_for_place().await;
     }
     assert_eq!(raw.ask("stop spin").await, "Container 'spin' stopped");
 }

@@ -147,6 +147,16 @@ impl Harness {
         .await;
     }
 
+    /// Waits until one more connection is served.
+    pub async fn wait_for_place(&self) {
+        soon("a free place", async {
+            while self.raw().await.ask("ping").await != "pong" {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+
     /// Ends the daemon in order.
     pub async fn end(&mut self) {
         self.supervisor.shut_down();
