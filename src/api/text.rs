@@ -643,7 +643,7 @@ impl LogLines {
     }
 }
 
-fn log_line(text: &mut String, at: Option<crate::model::instance::Timestamp>, line: &[u8]) {
+fn log_line(text: &mut String, at: Option<crate::model::instance::LogTime>, line: &[u8]) {
     let line = escape::line_of_bytes(line);
     match at {
         Some(at) => reply::dotted_line(text, &format!("{at} {line}")),

@@ -108,7 +108,7 @@ fn index(stream: StdStream) -> usize {
     usize::from(stream == StdStream::Stderr)
 }
 
-fn push_line(text: &mut Vec<u8>, at: Option<crate::model::instance::Timestamp>, terminal: bool, line: &[u8]) {
+fn push_line(text: &mut Vec<u8>, at: Option<crate::model::instance::LogTime>, terminal: bool, line: &[u8]) {
     if let Some(at) = at {
         text.extend_from_slice(format!("{at} ").as_bytes());
     }

@@ -1,11 +1,19 @@
 //! The one place that reads the wall clock. Deadlines are tokio's, on the monotonic clock.
 
-use crate::model::instance::Timestamp;
-use std::time::{SystemTime, UNIX_EPOCH};
+use crate::model::instance::{LogTime, Timestamp};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The wall clock now; 1970 if it is set before that.
-#[expect(clippy::disallowed_methods, reason = "this is the place that the lint points to")]
 pub fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+    Timestamp(u64::try_from(since_1970().as_micros()).unwrap_or(u64::MAX))
+}
+
+/// The wall clock now, as precise as it is.
+pub(super) fn now_in_nanos() -> LogTime {
+    LogTime(u64::try_from(since_1970().as_nanos()).unwrap_or(u64::MAX))
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the place that the lint points to")]
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

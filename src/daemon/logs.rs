@@ -6,7 +6,7 @@
 use crate::config::fixed::ATTACHED_BYTES_MAX;
 use crate::daemon::clock;
 use crate::engine::Sink;
-use crate::model::instance::Timestamp;
+use crate::model::instance::LogTime;
 use crate::model::reply::{Data, Output};
 use crate::model::request::StdStream;
 use async_trait::async_trait;
@@ -58,7 +58,7 @@ struct Queue {
 #[derive(Debug, Clone)]
 struct Record {
     position: u64,
-    at: Timestamp,
+    at: LogTime,
     run: u32,
     stream: StdStream,
     bytes: Vec<u8>,
@@ -234,7 +234,7 @@ impl Log {
 }
 
 impl State {
-    fn push(&mut self, stream: StdStream, bytes: &[u8], at: Timestamp, bytes_max: usize) {
+    fn push(&mut self, stream: StdStream, bytes: &[u8], at: LogTime, bytes_max: usize) {
         let (run, position) = (self.run, self.end);
         self.end += bytes.len() as u64;
         match self.records.back_mut() {
@@ -285,7 +285,7 @@ impl Sink for Log {
         if bytes.is_empty() {
             return;
         }
-        let at = clock::now();
+        let at = clock::now_in_nanos();
         let mut state = self.lock();
         let (run, position) = (state.run, state.end);
         if let Some(queue) = state.attached.get_mut(&run) {

@@ -26,6 +26,35 @@ impl fmt::Display for Timestamp {
     }
 }
 
+/// Wall-clock time in nanoseconds since 1970-01-01T00:00:00Z, of a piece of output; for display, never for deadlines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct LogTime(pub u64);
+
+impl fmt::Display for LogTime {
+    /// RFC 3339 in UTC, to the nanosecond.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let time = std::time::UNIX_EPOCH + Duration::from_nanos(self.0);
+        write!(f, "{}", humantime::format_rfc3339_nanos(time))
+    }
+}
+
+impl From<LogTime> for String {
+    fn from(time: LogTime) -> String {
+        time.to_string()
+    }
+}
+
+impl TryFrom<String> for LogTime {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<LogTime, String> {
+        let time = humantime::parse_rfc3339(&text).map_err(|e| e.to_string())?;
+        let since = time.duration_since(std::time::UNIX_EPOCH).map_err(|e| e.to_string())?;
+        Ok(LogTime(u64::try_from(since.as_nanos()).map_err(|e| e.to_string())?))
+    }
+}
+
 /// Everything a run is given. Environment values stay in here: they never enter a record, an event or a log.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RunSpec {

@@ -4,7 +4,7 @@
 
 use crate::error::{Code, Error};
 use crate::model::escape;
-use crate::model::instance::{Record, State, Timestamp};
+use crate::model::instance::{LogTime, Record, State};
 use crate::model::name::Name;
 use crate::model::request::{StdStream, WireFormat};
 use base64::Engine as _;
@@ -221,8 +221,8 @@ pub struct Input {
 pub struct Output {
     /// Which stream.
     pub stream: StdStream,
-    /// When, in microseconds since 1970.
-    pub at: Timestamp,
+    /// When (RFC 3339, to the nanosecond).
+    pub at: LogTime,
     /// Which run of the instance.
     pub run: u32,
     /// The bytes: `text` if they are UTF-8, otherwise `base64`.
@@ -511,13 +511,13 @@ mod tests {
     fn json_says_event_ok_and_error() {
         let event = Line::<()>::Event(StreamEvent::Output(Output {
             stream: StdStream::Stdout,
-            at: Timestamp(5),
+            at: LogTime(1_700_000_000_000_000_005),
             run: 1,
             data: Data::of(b"hi"),
         }));
         assert_eq!(
             json_line(&event),
-            "{\"event\":{\"type\":\"output\",\"stream\":\"stdout\",\"at\":5,\"run\":1,\"text\":\"hi\"}}\n"
+            "{\"event\":{\"type\":\"output\",\"stream\":\"stdout\",\"at\":\"2023-11-14T22:13:20.000000005Z\",\"run\":1,\"text\":\"hi\"}}\n"
         );
         assert_eq!(Reply::Pong.json(), "{\"ok\":{\"pong\":true}}\n");
         assert_eq!(
