@@ -172,7 +172,18 @@ impl Client {
     ///
     /// As [`Client::request`].
     pub async fn list(&mut self) -> Result<Vec<InstanceView>> {
-        Ok(self.request::<Instances>(&["list"]).await?.instances)
+        self.list_filtered(&[]).await
+    }
+
+    /// `list --filter …`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::request`].
+    pub async fn list_filtered(&mut self, filters: &[String]) -> Result<Vec<InstanceView>> {
+        let filters: Vec<String> = filters.iter().map(|filter| format!("--filter={filter}")).collect();
+        let words: Vec<&str> = ["list"].into_iter().chain(filters.iter().map(String::as_str)).collect();
+        Ok(self.request::<Instances>(&words).await?.instances)
     }
 
     /// `modules`.

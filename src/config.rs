@@ -23,9 +23,26 @@ pub struct Config {
     /// Look for NAME.wasm and NAME.wat here too; files may change while the daemon runs (repeatable)
     #[arg(long = "modules", value_name = "DIR")]
     pub module_dirs: Vec<PathBuf>,
+    /// When a change is synced to the disk: `normal` syncs what has to survive a power failure before the reply and the rest
+    /// within 200 ms, `full` syncs everything before the reply
+    #[arg(long, value_enum, default_value_t)]
+    pub durability: Durability,
     /// The limits
     #[command(flatten)]
     pub limits: Limits,
+}
+
+/// When changes are synced. Both survive the death of the daemon; this is about the death of the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Durability {
+    /// What has to come back is synced before its reply, the rest within 200 ms.
+    #[default]
+    Normal,
+    /// Everything is synced before its reply.
+    Full,
+    /// Nothing is written at all: for benches that want to know what writing costs.
+    #[value(skip)]
+    Off,
 }
 
 /// Numbers that bound what the daemon holds. Reaching one is an ordinary refusal that names its flag.
@@ -44,10 +61,19 @@ pub struct Limits {
     #[arg(long = "instances", value_name = "N", default_value_t = 4096, value_parser = count::<1_000_000>)]
     pub instances_max: usize,
     /// Ended instances whose record and log are kept
-    #[arg(long = "keep", value_name = "N", default_value_t = 1000, value_parser = count::<1_000_000>)]
+    #[arg(long = "keep", value_name = "N", default_value_t = 10_000, value_parser = count::<1_000_000>)]
     pub ended_max: usize,
-    /// Log of one instance, in memory; the oldest output goes first
-    #[arg(long = "log", value_name = "SIZE", value_parser = parse_size, default_value = "256k")]
+    /// Time that the record and the log of an ended instance are kept
+    #[arg(long = "keep-for", value_name = "TIME", value_parser = parse_duration, default_value = "7d")]
+    pub ended_for: Duration,
+    /// Runs of one instance that are kept for `inspect`
+    #[arg(long = "keep-runs", value_name = "N", default_value_t = 100, value_parser = count::<100_000>)]
+    pub runs_max: usize,
+    /// Events that are kept for `events --since`
+    #[arg(long = "keep-events", value_name = "N", default_value_t = 100_000, value_parser = count::<100_000_000>)]
+    pub events_max: usize,
+    /// Log of one instance, on disk in two files; the oldest output goes first
+    #[arg(long = "log", value_name = "SIZE", value_parser = parse_size, default_value = "10m")]
     pub log_bytes_max: usize,
     /// Connections at a time
     #[arg(long = "connections", value_name = "N", default_value_t = 1024, value_parser = count::<1_000_000>)]
@@ -111,6 +137,18 @@ pub mod fixed {
     pub const REFUSALS_MAX: u32 = 10;
     /// Time for guests to be gone when the daemon ends.
     pub const DRAIN: Duration = Duration::from_secs(5);
+    /// Time for answers on their way, after that; with it the daemon is gone within ten seconds.
+    pub const FAREWELL: Duration = Duration::from_secs(3);
+    /// How long a change that was acknowledged may be unsynced, unless it was synced before.
+    pub const SYNC_WITHIN: Duration = Duration::from_millis(200);
+    /// Changes that are committed together at most.
+    pub const GROUP_MAX: usize = 1024;
+    /// Events that a follower may be behind before it loses some.
+    pub const EVENTS_BEHIND_MAX: usize = 4096;
+    /// How often old records are looked for, and removals that failed are tried again.
+    pub const TIDY_EVERY: Duration = Duration::from_secs(60);
+    /// Bytes that are kept free beside the database, so that ends can be recorded on a full disk.
+    pub const RESERVE_BYTES: u64 = 4 << 20;
     /// Entries of a modules directory that are looked at for a listing.
     pub const DIRECTORY_ENTRIES_MAX: usize = 10_000;
 }
@@ -204,7 +242,7 @@ mod tests {
     #[test]
     fn every_limit_has_a_flag_and_says_what_it_bounds() {
         let all = limits();
-        assert_eq!(all.len(), 16);
+        assert_eq!(all.len(), 19);
         for limit in all {
             assert!(!limit.what.is_empty(), "{limit:?}");
             let of_the_machine = ["--memory-total", "--open-files", "--mappings"].contains(&limit.flag.as_str());

@@ -126,6 +126,14 @@ pub enum Error {
     /// The instance is live and the request needs one that has ended.
     #[error("'{0}' is running; stop it first, or remove it with --force")]
     StillRunning(Name),
+    /// A wait for something that is not going to be.
+    #[error("'{name}' is not running: it is {state}")]
+    NotRunning {
+        /// The instance.
+        name: Name,
+        /// What it is instead.
+        state: String,
+    },
     /// No such instance; the original daemon's sentence in plain format.
     #[error("no instance named '{0}'")]
     NotFound(String),
@@ -176,6 +184,9 @@ pub enum Error {
         /// What the system said.
         why: String,
     },
+    /// What happened can no longer be written down, so nothing new is begun.
+    #[error("the state directory cannot be written, so nothing new is accepted: {0}")]
+    StateRefuses(String),
     /// The daemon is shutting down.
     #[error("the daemon is shutting down")]
     ShuttingDown,
@@ -194,12 +205,12 @@ impl Error {
             Error::ForeignProtocol(_) | Error::Denied(_) => Code::Denied,
             Error::BadName { .. } => Code::BadName,
             Error::Exists(_) | Error::ExistsOtherCase { .. } => Code::Exists,
-            Error::Stopping(_) | Error::StillRunning(_) => Code::Busy,
+            Error::Stopping(_) | Error::StillRunning(_) | Error::NotRunning { .. } => Code::Busy,
             Error::NotFound(_) => Code::NotFound,
             Error::NoModule { .. } => Code::NoModule,
             Error::BadModule { .. } => Code::BadModule,
             Error::Limit { .. } | Error::TooSlow { .. } => Code::Limit,
-            Error::Io { .. } => Code::Io,
+            Error::Io { .. } | Error::StateRefuses(_) => Code::Io,
             Error::ShuttingDown => Code::ShuttingDown,
             Error::Internal(_) => Code::Internal,
         }

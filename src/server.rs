@@ -28,7 +28,7 @@ pub async fn start(config: Config) -> Result<Server> {
     }
     let listener = TcpListener::bind(config.listen).await.map_err(|e| listen_error(config.listen, &e))?;
     let address = listener.local_addr().map_err(|e| Error::io("the listening socket has no address", &e))?;
-    let daemon = Daemon::open(&config)?;
+    let daemon = Daemon::open(&config).await?;
     let (supervisor, tracker) = (daemon.supervisor().clone(), daemon.tracker());
     tracker.spawn(api::text::serve(listener, supervisor, config.limits, tracker.clone()));
     tracing::info!(%address, "serving");

@@ -1,4 +1,5 @@
 //! Front doors of the daemon. They translate, call the supervisor and translate back; they decide nothing.
 
 mod connection;
+mod streams;
 pub mod text;

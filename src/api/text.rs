@@ -2,17 +2,18 @@
 
 use super::connection::{self, Closed, Incoming, Outgoing};
 use crate::config::{Limits, fixed};
-use crate::daemon::{Attachment, Cursor, Done, Supervisor};
+use crate::daemon::{Attachment, Done, Supervisor};
 use crate::engine::{self, StdinPipe};
 use crate::error::{Error, Result};
 use crate::model::escape;
+use crate::model::filter::{Filter, parse_labels};
 use crate::model::frame;
 use crate::model::instance::RunSpec;
 use crate::model::name::Name;
-use crate::model::reply::{
-    self, Hello, Input, Line, LineAssembler, LogView, Output, Reply, StreamEvent, json_error, json_line, plain_error,
+use crate::model::reply::{self, Hello, Input, Line, Reply, StreamEvent, json_error, json_line, plain_error};
+use crate::model::request::{
+    self, Condition, Parsed, PruneArgs, PutArgs, Request, RmArgs, RunArgs, StopArgs, WaitArgs, WireFormat,
 };
-use crate::model::request::{self, LogsArgs, Parsed, PutArgs, Request, RmArgs, RunArgs, StdStream, WireFormat};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +25,7 @@ use tokio_util::task::TaskTracker;
 pub const PROTOCOL: u32 = 1;
 
 /// What this daemon can do, for `hello`.
-const FEATURES: [&str; 6] = ["run", "attach", "stdin", "put", "logs-follow", "json"];
+const FEATURES: [&str; 8] = ["run", "attach", "stdin", "put", "logs-follow", "json", "restart", "events"];
 
 /// Connections over the limit that are told so at a time; each takes half a second at most.
 const FAREWELLS_MAX: usize = 64;
@@ -77,7 +78,7 @@ pub async fn serve(listener: TcpListener, supervisor: Supervisor, limits: Limits
 }
 
 /// What came of a request, for the connection.
-enum Outcome {
+pub(super) enum Outcome {
     /// Go on with the next one.
     Next,
     /// The peer is gone, or the protocol is out of step: close.
@@ -86,11 +87,11 @@ enum Outcome {
     UntilTheEnd,
 }
 
-struct Connection {
-    supervisor: Supervisor,
-    incoming: Incoming,
-    outgoing: Outgoing,
-    format: WireFormat,
+pub(super) struct Connection {
+    pub(super) supervisor: Supervisor,
+    pub(super) incoming: Incoming,
+    pub(super) outgoing: Outgoing,
+    pub(super) format: WireFormat,
     /// Refusals in a row that were about the form of requests.
     refusals: u32,
 }
@@ -169,7 +170,7 @@ impl Connection {
         Ok(request::split(frame::request_text(line)?))
     }
 
-    async fn reply(&mut self, result: Result<Reply>) -> Outcome {
+    pub(super) async fn reply(&mut self, result: Result<Reply>) -> Outcome {
         match &result {
             Ok(_) => self.refusals = 0,
             Err(Error::UnknownVerb(_) | Error::MissingArgument(_) | Error::Usage(_)) => self.refusals += 1,
@@ -210,18 +211,26 @@ impl Connection {
             Request::Kill(names) => {
                 return self.end_each(&names.names, |name| supervisor.kill(name), Reply::Killed).await;
             }
-            Request::Wait(names) => {
-                return self.end_each(&names.names, |name| supervisor.wait(name).map(Some), Reply::Waited).await;
-            }
+            Request::Wait(args) => return self.wait(args).await,
+            Request::Restart(args) => return self.restart(args).await,
             Request::Logs(args) => return self.logs(&args).await,
+            Request::Events(args) => return self.events(&args).await,
             Request::Put(args) => return self.put(args).await,
             Request::Rm(args) => self.remove(&args).await,
-            Request::List(args) if args.quiet => {
-                Ok(Reply::Names(supervisor.list().into_iter().map(|view| view.name).collect()))
-            }
-            Request::List(_) => Ok(Reply::List(supervisor.list())),
+            Request::Prune(args) => self.prune(&args).await,
+            Request::List(args) => Filter::of_list(&args.filter).map(|filter| {
+                let views = supervisor.list(&filter);
+                match args.quiet {
+                    true => Reply::Names(views.into_iter().map(|view| view.name).collect()),
+                    false => Reply::List(views),
+                }
+            }),
             Request::Inspect(names) => {
-                each(&names.names, |name| supervisor.inspect(&name).map(|view| Reply::Inspected(Box::new(view))))
+                one_by_one(&names.names, |name| {
+                    let supervisor = supervisor.clone();
+                    async move { supervisor.inspect(&name).await.map(|view| Reply::Inspected(Box::new(view))) }
+                })
+                .await
             }
             Request::Modules(_) => Ok(Reply::Modules(supervisor.modules().await)),
             Request::Forget(names) => self.forget(&names.names).await,
@@ -251,7 +260,7 @@ impl Connection {
         let module = spec.module.clone();
         let supervisor = self.supervisor.clone();
         let begun = Notify::new();
-        let run = supervisor.run(spec, attach, args.sha256.as_deref(), || begun.notify_one());
+        let run = supervisor.run(spec, attach, || begun.notify_one());
         let started = if attach {
             match self.while_compiling(&module, &begun, run).await {
                 Some(started) => started,
@@ -315,6 +324,10 @@ impl Connection {
             stdin: args.interactive,
             memory_bytes_max: args.memory.unwrap_or(self.supervisor.limits().memory_bytes_max),
             timeout: args.timeout,
+            restart: args.restart.unwrap_or_default(),
+            remove: args.rm,
+            labels: parse_labels(&args.label)?,
+            sha256: args.sha256,
             argv0: args.argv0,
             module,
             name,
@@ -416,94 +429,60 @@ impl Connection {
         self.reply(gather(results)).await
     }
 
-    async fn remove(&self, args: &RmArgs) -> Result<Reply> {
-        let mut results = Vec::with_capacity(args.names.len());
-        for name in &args.names {
-            results.push(match name.parse::<Name>() {
-                Ok(name) => self.supervisor.remove(&name, args.force).await.map(|()| Reply::Removed(name)),
-                Err(error) => Err(error),
-            });
+    async fn wait(&mut self, args: WaitArgs) -> Outcome {
+        let supervisor = self.supervisor.clone();
+        match args.condition {
+            Condition::Stopped => {
+                self.end_each(&args.names, |name| supervisor.wait(name).map(Some), Reply::Waited).await
+            }
+            Condition::Running => {
+                let running = one_by_one(&args.names, |name| {
+                    let supervisor = supervisor.clone();
+                    async move { supervisor.wait_until_running(&name).await.map(|view| Reply::Running(Box::new(view))) }
+                });
+                self.unless_gone(running).await
+            }
         }
-        gather(results)
+    }
+
+    async fn restart(&mut self, args: StopArgs) -> Outcome {
+        let supervisor = self.supervisor.clone();
+        let restarted = one_by_one(&args.names, |name| {
+            let supervisor = supervisor.clone();
+            async move { supervisor.restart(&name, args.time).await.map(Reply::Restarted) }
+        });
+        self.unless_gone(restarted).await
+    }
+
+    /// Replies with what comes of it; a client that left is not waited for.
+    async fn unless_gone(&mut self, work: impl Future<Output = Result<Reply>>) -> Outcome {
+        let result = tokio::select! {
+            biased;
+            result = work => result,
+            () = self.incoming.gone() => return Outcome::Close,
+        };
+        self.reply(result).await
+    }
+
+    async fn remove(&self, args: &RmArgs) -> Result<Reply> {
+        one_by_one(&args.names, |name| {
+            let supervisor = self.supervisor.clone();
+            async move { supervisor.remove(&name, args.force, args.volumes).await.map(|()| Reply::Removed(name)) }
+        })
+        .await
+    }
+
+    async fn prune(&self, args: &PruneArgs) -> Result<Reply> {
+        let filter = Filter::of_prune(&args.filter)?;
+        self.supervisor.prune(&filter, args.volumes).await.map(Reply::Pruned)
     }
 
     async fn forget(&self, names: &[String]) -> Result<Reply> {
-        let mut results = Vec::with_capacity(names.len());
-        for name in names {
-            results.push(match name.parse::<Name>() {
-                Ok(name) => self.supervisor.forget(&name).await.map(|()| Reply::Forgotten(name)),
-                Err(error) => Err(error),
-            });
-        }
-        gather(results)
-    }
-
-    async fn logs(&mut self, args: &LogsArgs) -> Outcome {
-        let name: Name = match args.name.parse() {
-            Ok(name) => name,
-            Err(error) => return self.reply(Err(error)).await,
-        };
-        let log = match self.supervisor.log(&name) {
-            Ok(log) => log,
-            Err(error) => return self.reply(Err(error)).await,
-        };
-        let mut cursor = match args.tail {
-            Some(lines) => log.tail(lines, args.stream),
-            None => log.start(),
-        };
-        let mut lines = LogLines { timestamps: args.timestamps, ..LogLines::default() };
-        loop {
-            if !self.log_piece(&log, &mut cursor, args.stream, &mut lines).await {
-                return Outcome::Close;
-            }
-            if !args.follow {
-                break;
-            }
-            tokio::select! {
-                biased;
-                more = log.grown_past(&cursor) => if !more { break },
-                () = self.supervisor.shutdown_requested() => break,
-                () = self.incoming.gone() => return Outcome::Close,
-            }
-        }
-        if self.format == WireFormat::Plain && self.outgoing.stream(&lines.finish()).await.is_err() {
-            return Outcome::Close;
-        }
-        self.reply(Ok(Reply::LogsEnd(LogView { dropped_bytes: log.dropped() }))).await
-    }
-
-    /// Sends all that is there behind the cursor. False: the client is gone.
-    async fn log_piece(
-        &mut self,
-        log: &crate::daemon::Log,
-        cursor: &mut Cursor,
-        stream: Option<StdStream>,
-        lines: &mut LogLines,
-    ) -> bool {
-        loop {
-            let read = log.read(cursor, stream);
-            if read.outputs.is_empty() && read.dropped == 0 {
-                return true;
-            }
-            let mut text = String::new();
-            if read.dropped > 0 {
-                match self.format {
-                    WireFormat::Plain => lines.dropped(&mut text, read.dropped),
-                    WireFormat::Json => {
-                        text.push_str(&json_line(&Line::<()>::Event(StreamEvent::Dropped { bytes: read.dropped })));
-                    }
-                }
-            }
-            for output in read.outputs {
-                match self.format {
-                    WireFormat::Plain => lines.push(&mut text, output),
-                    WireFormat::Json => text.push_str(&json_line(&Line::<()>::Event(StreamEvent::Output(output)))),
-                }
-            }
-            if self.outgoing.stream(&text).await.is_err() {
-                return false;
-            }
-        }
+        one_by_one(names, |name| {
+            let supervisor = self.supervisor.clone();
+            async move { supervisor.forget(&name).await.map(|()| Reply::Forgotten(name)) }
+        })
+        .await
     }
 
     async fn put(&mut self, args: PutArgs) -> Outcome {
@@ -581,8 +560,16 @@ fn hello() -> Hello {
     }
 }
 
-fn each(names: &[String], one: impl Fn(Name) -> Result<Reply>) -> Result<Reply> {
-    gather(names.iter().map(|n| n.parse().and_then(&one)).collect())
+/// Each name in its turn.
+async fn one_by_one<F: Future<Output = Result<Reply>>>(names: &[String], one: impl Fn(Name) -> F) -> Result<Reply> {
+    let mut results = Vec::with_capacity(names.len());
+    for name in names {
+        results.push(match name.parse::<Name>() {
+            Ok(name) => one(name).await,
+            Err(error) => Err(error),
+        });
+    }
+    gather(results)
 }
 
 /// One name: its own reply. Several: each on its own.
@@ -602,51 +589,5 @@ fn parse_input(line: &[u8]) -> Result<Option<Bytes>> {
     match input.stdin {
         None => Ok(None),
         Some(data) => data.into_bytes().map(Some).ok_or_else(|| bad("broken base64".into())),
-    }
-}
-
-/// A log as lines for people: each stream's pieces put together, escaped, with times if they are wanted.
-#[derive(Default)]
-struct LogLines {
-    timestamps: bool,
-    streams: [(LineAssembler, Option<Output>); 2],
-}
-
-impl LogLines {
-    fn push(&mut self, text: &mut String, output: Output) {
-        let timestamps = self.timestamps;
-        let (assembler, begun) = &mut self.streams[usize::from(output.stream == StdStream::Stderr)];
-        let Some(bytes) = output.data.clone().into_bytes() else { return };
-        // The time of a line is that of its first piece.
-        let first = begun.take().unwrap_or_else(|| output.clone());
-        let mut at = first.at;
-        assembler.push(&bytes, |line| {
-            log_line(text, timestamps.then_some(at), line);
-            at = output.at;
-        });
-        if !assembler.is_empty() {
-            *begun = Some(Output { at, ..output });
-        }
-    }
-
-    fn dropped(&mut self, text: &mut String, bytes: u64) {
-        reply::dotted_line(text, &format!("[{bytes} bytes of older output were dropped]"));
-    }
-
-    fn finish(&mut self) -> String {
-        let mut text = String::new();
-        for (assembler, begun) in &mut self.streams {
-            let at = begun.take().map(|o| o.at).filter(|_| self.timestamps);
-            assembler.finish(|line| log_line(&mut text, at, line));
-        }
-        text
-    }
-}
-
-fn log_line(text: &mut String, at: Option<crate::model::instance::LogTime>, line: &[u8]) {
-    let line = escape::line_of_bytes(line);
-    match at {
-        Some(at) => reply::dotted_line(text, &format!("{at} {line}")),
-        None => reply::dotted_line(text, &line),
     }
 }

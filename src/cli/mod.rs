@@ -9,16 +9,17 @@ mod file;
 mod progress;
 mod run;
 mod show;
+mod streams;
 
 use crate::client::{Client, ClientError};
 use crate::config::ADDRESS_DEFAULT;
 use crate::error::Code;
 use crate::model::escape;
-use crate::model::reply::{InstanceView, StreamEvent, json_pretty};
-use crate::model::request::{LogsArgs, OutputFormat, PutArgs, Request, StdStream, WireFormat};
+use crate::model::reply::{Inspection, InstanceView, json_pretty};
+use crate::model::request::{Condition, OutputFormat, PutArgs, Request, WireFormat};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use serde_json::Value;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
 
@@ -204,7 +205,7 @@ async fn perform(address: SocketAddr, request: Request) -> Outcome {
     let mut client = Client::connect(address).await?;
     match args {
         Request::List(args) => {
-            let list = client.list().await?;
+            let list = client.list_filtered(&args.filter).await?;
             match (args.format, args.quiet) {
                 (OutputFormat::Json, _) => print_json(&list),
                 (_, true) => print(&list.iter().map(|v| format!("{}\n", v.name)).collect::<String>()),
@@ -222,25 +223,46 @@ async fn perform(address: SocketAddr, request: Request) -> Outcome {
             let time = format!("--time={}ns", args.time.as_nanos());
             each::<Value>(&mut client, &["stop", &time], &args.names, |name, _| format!("{name}\n")).await
         }
+        Request::Restart(args) => {
+            let time = format!("--time={}ns", args.time.as_nanos());
+            each::<Value>(&mut client, &["restart", &time], &args.names, |name, _| format!("{name}\n")).await
+        }
         Request::Kill(names) => {
             each::<Value>(&mut client, &["kill"], &names.names, |name, _| format!("{name}\n")).await
         }
         Request::Rm(args) => {
-            let words: &[&str] = if args.force { &["rm", "--force"] } else { &["rm"] };
-            each::<Value>(&mut client, words, &args.names, |name, _| format!("{name}\n")).await
+            let mut words = vec!["rm"];
+            words.extend(args.force.then_some("--force"));
+            words.extend(args.volumes.then_some("--volumes"));
+            each::<Value>(&mut client, &words, &args.names, |name, _| format!("{name}\n")).await
+        }
+        Request::Prune(args) => {
+            let filters: Vec<String> = args.filter.iter().map(|f| format!("--filter={f}")).collect();
+            let mut words = vec!["prune"];
+            words.extend(args.volumes.then_some("--volumes"));
+            words.extend(filters.iter().map(String::as_str));
+            let pruned: Pruned = client.request(&words).await?;
+            print(&pruned.removed.iter().map(|name| format!("{name}\n")).collect::<String>())
         }
         Request::Forget(names) => {
             each::<Value>(&mut client, &["forget"], &names.names, |name, _| format!("{name}\n")).await
         }
-        Request::Wait(names) => {
-            let code = |_: &str, view: InstanceView| format!("{}\n", view.exit_code.unwrap_or_default());
-            each(&mut client, &["wait"], &names.names, code).await
-        }
+        Request::Wait(args) => match args.condition {
+            Condition::Stopped => {
+                let code = |_: &str, view: InstanceView| format!("{}\n", view.exit_code.unwrap_or_default());
+                each(&mut client, &["wait"], &args.names, code).await
+            }
+            Condition::Running => {
+                let words = ["wait", "--condition=running"];
+                each::<Value>(&mut client, &words, &args.names, |name, _| format!("{name}\n")).await
+            }
+        },
         Request::Inspect(names) => {
-            let pretty = |_: &str, view: InstanceView| format!("{}\n", json_pretty(&view));
+            let pretty = |_: &str, inspection: Inspection| format!("{}\n", json_pretty(&inspection));
             each(&mut client, &["inspect"], &names.names, pretty).await
         }
-        Request::Logs(args) => logs(&mut client, &args).await,
+        Request::Logs(args) => streams::logs(&mut client, &args).await,
+        Request::Events(args) => streams::events(&mut client, &args).await,
         Request::Put(args) => put(&mut client, &args).await,
         Request::Hello => {
             let hello: Value = client.request(&["hello"]).await?;
@@ -261,6 +283,12 @@ async fn perform(address: SocketAddr, request: Request) -> Outcome {
         }
         Request::Run(_) | Request::Help { .. } => Err(Failure::new("this verb was handled above")),
     }
+}
+
+/// What `prune` answers.
+#[derive(Debug, serde::Deserialize)]
+struct Pruned {
+    removed: Vec<crate::model::name::Name>,
 }
 
 /// A verb with several names: each that went well on a line of its own, each that did not on standard error.
@@ -285,33 +313,6 @@ async fn each<T: serde::de::DeserializeOwned>(
         }
     }
     Ok(code)
-}
-
-async fn logs(client: &mut Client, args: &LogsArgs) -> Outcome {
-    let mut words = vec!["logs".to_owned()];
-    words.extend(args.follow.then(|| "--follow".to_owned()));
-    words.extend(args.tail.map(|n| format!("--tail={n}")));
-    words.extend(args.stream.map(|s| format!("--stream={}", if s == StdStream::Stdout { "stdout" } else { "stderr" })));
-    words.push(args.name.clone());
-    client.send(&words).await?;
-    let mut printer = show::LogPrinter::new(args.timestamps, std::io::stdout().is_terminal());
-    loop {
-        match client.next::<Value>().await? {
-            crate::client::Next::Event(StreamEvent::Output(output)) => {
-                if let Err(e) = printer.output(output) {
-                    return quiet_if_closed(e);
-                }
-            }
-            crate::client::Next::Event(StreamEvent::Dropped { bytes }) => {
-                say(&format!("{bytes} bytes of older output were dropped"));
-            }
-            crate::client::Next::Event(_) => {}
-            crate::client::Next::End(_) => {
-                printer.finish()?;
-                return Ok(0);
-            }
-        }
-    }
 }
 
 async fn put(client: &mut Client, args: &PutArgs) -> Outcome {

@@ -3,7 +3,7 @@
 use super::daemon::Signals;
 use super::file::{self, ModuleFile};
 use super::progress::Progress;
-use super::{FAILED, Failure, Outcome, background, complain, print, show};
+use super::{FAILED, Failure, Outcome, background, complain, print, say, show};
 use crate::client::{Client, Next, Receiver, Sender};
 use crate::model::name::Name;
 use crate::model::reply::{InstanceView, StreamEvent};
@@ -148,6 +148,10 @@ async fn print_stream(address: SocketAddr, mut receiver: Receiver, created: watc
 /// The exit code; an end that was not the guest's own is told on standard error.
 fn told(view: &InstanceView) -> u8 {
     let code = view.exit_code.unwrap_or(FAILED);
+    if view.state == "restarting" {
+        say(&format!("'{}' ended with {code} and runs again (--restart {})", view.name, view.restart));
+        return code;
+    }
     if view.state != "exited" && view.reason.as_deref() != Some("stop") {
         let why = view.message.as_deref().or(view.reason.as_deref()).unwrap_or_default();
         complain(&Failure { message: format!("'{}' {}: {why}", view.name, view.state), hint: None, code });

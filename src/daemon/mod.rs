@@ -3,24 +3,34 @@
 
 mod budget;
 pub mod clock;
+mod events;
 mod instance_task;
+mod lifecycle;
+mod live;
 mod logs;
 mod modules;
+mod removal;
+mod removing;
 mod store;
 mod supervisor;
 mod workspace;
 
-pub use logs::{Cursor, Log, Read};
+pub use events::{Followed, Follower};
+pub use live::Done;
+pub use logs::{Log, Query, Read, Reader};
 pub use modules::Upload;
-pub use supervisor::{Attachment, Done, Started, Supervisor};
+pub use supervisor::{Attachment, Started, Supervisor};
 
 use crate::config::{Config, fixed};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::model::registry::Registry;
 use budget::Budget;
+use logs::Logs;
 use modules::Modules;
 use std::sync::Arc;
 use store::Store;
+use supervisor::Parts;
 use tokio::runtime::Runtime;
 use tokio_util::task::TaskTracker;
 use workspace::Workspaces;
@@ -29,6 +39,8 @@ use workspace::Workspaces;
 pub struct Daemon {
     supervisor: Supervisor,
     tracker: TaskTracker,
+    store: Arc<Store>,
+    logs: Logs,
     _guests: Guests,
 }
 
@@ -45,17 +57,27 @@ impl Drop for Guests {
 }
 
 impl Daemon {
-    /// Takes the state directory and starts the threads for guests: a runtime of their own, so that none of them can hold
-    /// up an answer.
+    /// Takes the state directory, starts the threads for guests (a runtime of their own, so that none of them can hold up an
+    /// answer), and takes up what an earlier daemon left.
     ///
     /// # Errors
     ///
     /// What makes it impossible to run anything: the state directory, the root, a limit of the machine.
-    pub fn open(config: &Config) -> Result<Daemon> {
+    pub async fn open(config: &Config) -> Result<Daemon> {
+        let config = config.clone();
+        let daemon = blocking(move || Daemon::open_now(&config)).await?;
+        daemon.supervisor.resume_removals();
+        daemon.tracker.spawn(daemon.supervisor.clone().tidy());
+        Ok(daemon)
+    }
+
+    fn open_now(config: &Config) -> Result<Daemon> {
         let state_dir = config
             .state_dir()
             .ok_or_else(|| Error::Denied("there is no home directory: give --state-dir DIR".into()))?;
-        let store = Arc::new(Store::open(&state_dir)?);
+        let limits = config.limits.clone();
+        let store = Arc::new(Store::open(&state_dir, config.durability, &limits)?);
+        let loaded = store.load()?;
         raise_descriptor_limit();
         let guests = guest_runtime()?;
         let handle = guests.handle().clone();
@@ -63,12 +85,35 @@ impl Daemon {
         let engine = Arc::new(Engine::new()?);
         let tracker = TaskTracker::new();
         let workspaces = Workspaces::new(&config.root, Arc::clone(&store))?;
-        let limits = config.limits.clone();
-        let modules = Modules::open(Arc::clone(&engine), store, &config.module_dirs, limits.clone(), tracker.clone())?;
+        let modules = Modules::open(
+            Arc::clone(&engine),
+            Arc::clone(&store),
+            &config.module_dirs,
+            limits.clone(),
+            tracker.clone(),
+        )?;
         let budget = Budget::new(&limits)?;
-        let supervisor = Supervisor::new(engine, modules, workspaces, limits, budget, tracker.clone(), handle);
+        let logs = Logs::open(&store.logs(), limits.log_bytes_max)?;
+        let mut registry = Registry::restore(loaded.records);
+        registry.reserve_ids(loaded.id_next);
+        let supervisor = Supervisor::new(Parts {
+            engine,
+            modules,
+            workspaces,
+            store: Arc::clone(&store),
+            logs: logs.clone(),
+            limits,
+            budget,
+            tracker: tracker.clone(),
+            guests: handle,
+            registry,
+            seq_next: loaded.seq_next,
+        });
+        let daemon = Daemon { supervisor, tracker, store, logs: logs.clone(), _guests: guests };
+        daemon.supervisor.recover()?;
+        logs.retain(|id| daemon.supervisor.knows(id));
         tracing::info!(state_dir = %state_dir.display(), root = %config.root.display(), "ready");
-        Ok(Daemon { supervisor, tracker, _guests: guests })
+        Ok(daemon)
     }
 
     /// The handle that everything is done through.
@@ -82,7 +127,8 @@ impl Daemon {
     }
 
     /// Runs until somebody asks for the end ([`Supervisor::shut_down`]), then takes everything down in order: no new
-    /// work, guests ended, their ends recorded, answers sent. At most [`fixed::DRAIN`] for the guests, and as long for the rest.
+    /// work, guests ended, their ends written down, answers sent. At most [`fixed::DRAIN`] for the guests, and less for the
+    /// rest.
     pub async fn ended(self) {
         self.supervisor.shutdown_requested().await;
         tracing::info!(live = self.supervisor.live(), "shutting down");
@@ -90,9 +136,17 @@ impl Daemon {
             tracing::warn!(live = self.supervisor.live(), "some guests did not end in time");
         }
         self.tracker.close();
-        if tokio::time::timeout(fixed::DRAIN, self.tracker.wait()).await.is_err() {
+        if tokio::time::timeout(fixed::FAREWELL, self.tracker.wait()).await.is_err() {
             tracing::warn!("some connections did not end in time");
         }
+        let (store, logs) = (self.store, self.logs);
+        blocking(move || {
+            logs.close();
+            store.close();
+        })
+        .await;
+        // The state directory is free: whoever waited for the close may know.
+        self.supervisor.let_go();
     }
 }
 

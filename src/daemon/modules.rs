@@ -5,7 +5,7 @@
 
 use crate::config::{Limits, fixed};
 use crate::daemon::blocking;
-use crate::daemon::store::{ModuleRow, Store};
+use crate::daemon::store::{Change, ModuleRow, Store};
 use crate::engine::{Engine, NotCompiled, Program};
 use crate::error::{Error, Result};
 use crate::model::name::Name;
@@ -464,8 +464,7 @@ impl Modules {
     /// Records the name, then shows it: what is listed is on disk. `changing` is held.
     async fn record(&self, name: &Name, row: ModuleRow) -> Result<ModuleView> {
         self.check_put(name)?;
-        let (this, written) = (self.clone(), row.clone());
-        blocking(move || this.0.store.put_module(&written)).await?;
+        self.0.store.submit(Change::PutModule(row.clone()), true).recorded().await?;
         let view = ModuleView {
             name: name.clone(),
             source: "stored".into(),
@@ -497,8 +496,7 @@ impl Modules {
                 }
             }));
         };
-        let (this, forgotten) = (self.clone(), row.name.clone());
-        blocking(move || this.0.store.forget_module(&forgotten)).await?;
+        self.0.store.submit(Change::ForgetModule(row.name.clone()), true).recorded().await?;
         self.lock().stored.remove(&name.folded());
         self.remove_unused(&row.sha256).await;
         Ok(())

@@ -1,115 +1,115 @@
 //! The supervisor: a cheap handle that runs, stops and shows instances. It holds the registry and what is alive beside it.
 //!
 //! One short lock guards both, never across an await: decide, apply, hand over. What takes time (finding a module, making a
-//! directory, waiting for an end) happens outside of it.
+//! directory, writing down, waiting for an end) happens outside of it. What a run goes through after it was accepted is in
+//! `lifecycle.rs`.
 
 use crate::config::Limits;
 use crate::daemon::blocking;
 use crate::daemon::budget::{Budget, Promise};
 use crate::daemon::clock;
-use crate::daemon::instance_task::{Task, Why};
-use crate::daemon::logs::{self, Log};
-use crate::daemon::modules::{Modules, Upload};
+use crate::daemon::instance_task::Task;
+use crate::daemon::live::{Control, Done, Live, Why};
+use crate::daemon::logs::{Log, Logs};
+use crate::daemon::modules::{Loaded, Modules, Upload};
+use crate::daemon::store::{Change, Store, Ticket};
 use crate::daemon::workspace::{Workspace, Workspaces};
-use crate::engine::{Engine, MemoryBudget, Sandbox, StdinPipe};
+use crate::engine::{Engine, MemoryBudget, Program, Sandbox, StdinPipe};
 use crate::error::{Error, Result};
-use crate::model::event::{Event, EventKind};
-use crate::model::instance::{Ended, InstanceId, Launch, Record, RunSpec};
+use crate::model::event::{Event, EventKind, EventView};
+use crate::model::filter::Filter;
+use crate::model::instance::{InstanceId, Record, RunSpec, State as RunState};
 use crate::model::name::Name;
 use crate::model::registry::Registry;
-use crate::model::reply::{Created, InstanceView, ModuleView, Output};
+use crate::model::reply::{Created, Inspection, InstanceView, ModuleView, Output, RunView};
+use crate::model::restart::BackOff;
 use std::any::Any;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// The handle. Clones are the same supervisor.
 #[derive(Clone)]
-pub struct Supervisor(Arc<Inner>);
+pub struct Supervisor(pub(super) Arc<Inner>);
 
-struct Inner {
-    engine: Arc<Engine>,
-    modules: Modules,
-    workspaces: Workspaces,
-    limits: Limits,
-    memory_total: Arc<MemoryBudget>,
+pub(super) struct Inner {
+    pub(super) engine: Arc<Engine>,
+    pub(super) modules: Modules,
+    pub(super) workspaces: Workspaces,
+    pub(super) store: Arc<Store>,
+    pub(super) logs: Logs,
+    pub(super) limits: Limits,
+    pub(super) memory_total: Arc<MemoryBudget>,
     /// Tasks that the daemon waits for before it ends.
-    tracker: TaskTracker,
+    pub(super) tracker: TaskTracker,
     /// Where guests run.
-    guests: Handle,
-    shutdown: CancellationToken,
+    pub(super) guests: Handle,
+    pub(super) shutdown: CancellationToken,
     state: Mutex<State>,
     /// How many are alive or on their way; watched by the drain.
-    population: watch::Sender<usize>,
+    pub(super) population: watch::Sender<usize>,
+    /// One directory is removed at a time.
+    pub(super) removing: Semaphore,
     /// Dropped last: connections whose close tells that the daemon is gone.
     until_the_end: Mutex<Vec<Box<dyn Any + Send>>>,
 }
 
-struct State {
-    registry: Registry,
-    budget: Budget,
-    live: HashMap<InstanceId, Arc<Live>>,
-    logs: HashMap<InstanceId, Arc<Log>>,
-    /// Runs that are not recorded yet, because their module is still being found or compiled; by folded name.
-    starting: HashMap<String, Starting>,
+pub(super) struct State {
+    pub(super) registry: Registry,
+    pub(super) budget: Budget,
+    pub(super) live: HashMap<InstanceId, Arc<Live>>,
+    /// The number of the next event.
+    pub(super) seq_next: u64,
+    /// Names that are taken by work which is not recorded yet; folded.
+    pub(super) reserved: HashMap<String, Reserved>,
 }
 
-/// A run that is being prepared.
-struct Starting {
+/// A name that is taken.
+pub(super) struct Reserved {
     name: Name,
     cancelled: CancellationToken,
+    what: What,
 }
 
-/// What there is of an instance only while it lives.
-pub(super) struct Live {
-    /// Ends the run. What for is in [`Live::why`].
-    pub(super) stop: CancellationToken,
-    why: OnceLock<Why>,
-    /// When the grace of the most impatient stop is over.
-    grace: watch::Sender<Option<Instant>>,
-    promise: Promise,
-    stdin: Option<StdinPipe>,
-    /// Filled when the run is over and recorded.
-    done: watch::Sender<Option<Arc<InstanceView>>>,
+/// By what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum What {
+    /// A run that is being prepared: its module is still being found or compiled.
+    Starting,
+    /// A removal.
+    Removing,
 }
 
-impl Live {
-    /// What the run is ended for; the first reason stands.
-    pub(super) fn why(&self) -> Why {
-        self.why.get().copied().unwrap_or(Why::Shutdown)
-    }
+/// What comes after a run, or after a pause.
+pub(super) enum Next {
+    /// This run.
+    Run(Box<Prepared>),
+    /// A pause, and then a run.
+    Pause(Duration),
+    /// Nothing.
+    Over,
+}
 
-    /// Returns when the grace of a stop is over, and makes it the reason.
-    pub(super) async fn grace_over(&self) -> Why {
-        let mut grace = self.grace.subscribe();
-        loop {
-            let until = *grace.borrow_and_update();
-            let over = async {
-                match until {
-                    Some(until) => tokio::time::sleep_until(until).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                // The sender is in `self`; it cannot be gone.
-                _changed = grace.changed() => {}
-                () = over => return *self.why.get_or_init(|| Why::Stop),
-            }
-        }
-    }
+/// A run that is accepted.
+pub(super) struct Prepared {
+    pub(super) run: u32,
+    pub(super) program: Program,
+    pub(super) sandbox: Sandbox,
+    /// Keeps the lent directory the verified one until the store has opened it.
+    pub(super) workspace: Workspace,
+    pub(super) promise: Promise,
+    pub(super) ticket: Ticket,
+}
 
-    fn end(&self, why: Why, engine: &Engine) {
-        // Set or set before: the first to ask is the reason.
-        self.why.get_or_init(|| why);
-        self.stop.cancel();
-        // A guest that computes is asked now, not at the next tick.
-        engine.tick();
-    }
+/// What a run needs of the outside before it can be accepted.
+pub(super) struct Ready {
+    pub(super) loaded: Loaded,
+    pub(super) workspace: Workspace,
 }
 
 /// An accepted run.
@@ -143,9 +143,9 @@ impl Attachment {
         self.stdin.as_ref()
     }
 
-    /// How the run ended.
+    /// How the run ended, whatever follows it.
     pub async fn ended(&self) -> InstanceView {
-        self.done.clone().wait().await
+        self.done.clone().wait_for_run(self.run).await
     }
 }
 
@@ -158,35 +158,8 @@ impl Drop for Attachment {
     }
 }
 
-/// The end of a run, now or later.
-#[derive(Clone)]
-pub struct Done(DoneKind);
-
-#[derive(Clone)]
-enum DoneKind {
-    Already(Arc<InstanceView>),
-    Later(watch::Receiver<Option<Arc<InstanceView>>>),
-}
-
-impl Done {
-    /// Waits for the end of the run that was the newest when this was made.
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel safe.
-    pub async fn wait(self) -> InstanceView {
-        match self.0 {
-            DoneKind::Already(view) => InstanceView::clone(&view),
-            DoneKind::Later(mut done) => {
-                let view = done.wait_for(Option::is_some).await.expect("the end is sent before its sender goes");
-                InstanceView::clone(view.as_ref().expect("just seen"))
-            }
-        }
-    }
-}
-
-/// Holds a name while its run is being prepared; whoever stops the name meanwhile cancels the token.
-struct Reservation {
+/// Holds a name while work on it is being prepared; whoever stops the name meanwhile cancels the token.
+pub(super) struct Reservation {
     supervisor: Supervisor,
     folded: String,
     cancelled: CancellationToken,
@@ -195,8 +168,8 @@ struct Reservation {
 
 impl Reservation {
     /// Lets go under the same lock that records the run: a stop finds the one or the other, and never only this one.
-    fn release(mut self, state: &mut State) {
-        state.starting.remove(&self.folded);
+    pub(super) fn release(mut self, state: &mut State) {
+        state.reserved.remove(&self.folded);
         self.held = false;
     }
 }
@@ -205,52 +178,62 @@ impl Drop for Reservation {
     fn drop(&mut self) {
         if self.held {
             let mut state = self.supervisor.lock();
-            state.starting.remove(&self.folded);
+            state.reserved.remove(&self.folded);
             self.supervisor.count(&state);
         }
     }
 }
 
+/// What the supervisor is made of.
+pub(super) struct Parts {
+    pub(super) engine: Arc<Engine>,
+    pub(super) modules: Modules,
+    pub(super) workspaces: Workspaces,
+    pub(super) store: Arc<Store>,
+    pub(super) logs: Logs,
+    pub(super) limits: Limits,
+    pub(super) budget: Budget,
+    pub(super) tracker: TaskTracker,
+    pub(super) guests: Handle,
+    pub(super) registry: Registry,
+    pub(super) seq_next: u64,
+}
+
 impl Supervisor {
-    /// A supervisor without instances. `guests` is the runtime that guests run on.
-    pub(super) fn new(
-        engine: Arc<Engine>,
-        modules: Modules,
-        workspaces: Workspaces,
-        limits: Limits,
-        budget: Budget,
-        tracker: TaskTracker,
-        guests: Handle,
-    ) -> Supervisor {
-        let memory_total = Arc::new(MemoryBudget::new(limits.memory_bytes_total()));
+    /// A supervisor of what is in the registry; nothing of it runs yet.
+    pub(super) fn new(parts: Parts) -> Supervisor {
+        let memory_total = Arc::new(MemoryBudget::new(parts.limits.memory_bytes_total()));
         Supervisor(Arc::new(Inner {
-            engine,
-            modules,
-            workspaces,
-            limits,
+            engine: parts.engine,
+            modules: parts.modules,
+            workspaces: parts.workspaces,
+            store: parts.store,
+            logs: parts.logs,
+            limits: parts.limits,
             memory_total,
-            tracker,
-            guests,
+            tracker: parts.tracker,
+            guests: parts.guests,
             shutdown: CancellationToken::new(),
             state: Mutex::new(State {
-                registry: Registry::default(),
-                budget,
+                registry: parts.registry,
+                budget: parts.budget,
                 live: HashMap::new(),
-                logs: HashMap::new(),
-                starting: HashMap::new(),
+                seq_next: parts.seq_next,
+                reserved: HashMap::new(),
             }),
             population: watch::Sender::new(0),
+            removing: Semaphore::new(1),
             until_the_end: Mutex::default(),
         }))
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         // A panic under this lock is a broken invariant of the registry: nothing after it could be trusted.
         self.0.state.lock().unwrap_or_else(|_: PoisonError<_>| std::process::abort())
     }
 
-    fn count(&self, state: &State) {
-        self.0.population.send_replace(state.live.len() + state.starting.len());
+    pub(super) fn count(&self, state: &State) {
+        self.0.population.send_replace(state.live.len() + state.reserved.len());
     }
 
     /// What may be run, stored and held.
@@ -263,109 +246,88 @@ impl Supervisor {
         self.lock().registry.live()
     }
 
+    /// Whether there is a record of it.
+    pub(super) fn knows(&self, id: InstanceId) -> bool {
+        self.lock().registry.by_id(id).is_some()
+    }
+
     /// Bytes that the memories and tables of all instances have now.
     pub fn memory_bytes_used(&self) -> usize {
         self.0.memory_total.used()
     }
 
-    fn accepting(&self) -> Result<()> {
-        if self.0.shutdown.is_cancelled() { Err(Error::ShuttingDown) } else { Ok(()) }
+    /// Whether something new may be begun.
+    pub(super) fn accepting(&self) -> Result<()> {
+        if self.0.shutdown.is_cancelled() { Err(Error::ShuttingDown) } else { self.0.store.accepting() }
     }
 
-    /// Runs a module. Returns when the run is recorded and on its way into guest code. `attach` gives the caller the
-    /// guest's streams; `digest` insists on one content of a stored module; `compiling` is called if that takes long.
+    /// Runs a module. Returns when the run is written down and on its way into guest code. `attach` gives the caller the
+    /// guest's streams; `compiling` is called if the module has to be compiled first.
     ///
     /// # Errors
     ///
     /// [`Error::Exists`] and its kin, [`Error::NoModule`], [`Error::BadModule`], [`Error::Limit`], [`Error::Denied`] for
-    /// a directory that is not ours, [`Error::Stopping`] if it was stopped before it began.
+    /// a directory that is not ours, [`Error::Stopping`] if it was stopped before it began, [`Error::StateRefuses`].
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: the run is recorded and started, or it is not.
-    pub async fn run(
-        &self,
-        spec: RunSpec,
-        attach: bool,
-        digest: Option<&str>,
-        compiling: impl FnOnce(),
-    ) -> Result<Started> {
+    /// Cancel safe: the run is written down and started, or it is not.
+    pub async fn run(&self, spec: RunSpec, attach: bool, compiling: impl FnOnce()) -> Result<Started> {
         self.check_spec(&spec)?;
-        let reservation = self.reserve(&spec.name)?;
+        let reservation = self.reserve(&spec.name, What::Starting)?;
         let loaded = tokio::select! {
             biased;
             () = reservation.cancelled.cancelled() => return Err(self.accepting().err().unwrap_or(Error::Stopping(spec.name))),
-            loaded = self.0.modules.load(&spec.module, digest, compiling) => loaded?,
+            loaded = self.0.modules.load(&spec.module, spec.sha256.as_deref(), compiling) => loaded?,
         };
-        let workspace = self.workspace(&spec.name).await?;
-        let directory = self.0.workspaces.path(&spec.name).to_string_lossy().into_owned();
-        let launch = Arc::new(Launch {
-            module: spec.module.clone(),
-            digest: loaded.digest.to_string(),
-            args: spec.args.clone(),
-            env: spec.env.iter().map(|(key, _)| key.clone()).collect(),
-            directory: directory.clone(),
-            memory_bytes_max: spec.memory_bytes_max,
-            timeout_ms: spec.timeout.map(|t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX)),
-        });
-        let stdin = spec.stdin.then(StdinPipe::default);
-        let mut args = vec![spec.argv0.unwrap_or_else(|| spec.module.to_string())];
-        args.extend(spec.args);
+        let ready = Ready { loaded, workspace: self.workspace(&spec.name).await? };
+        let (created, attachment, recorded) = self.accept(spec, ready, attach, reservation)?;
+        recorded.recorded().await?;
+        Ok(Started { created, attachment })
+    }
 
+    /// The step that nothing can come between: recorded, handed to the store, and in the hands of its task.
+    fn accept(
+        &self,
+        spec: RunSpec,
+        ready: Ready,
+        attach: bool,
+        reservation: Reservation,
+    ) -> Result<(Created, Option<Attachment>, Ticket)> {
+        let directory = self.0.workspaces.path(&spec.name).to_string_lossy().into_owned();
+        let launch = Arc::new(spec.launch(&ready.loaded.digest, &directory));
+        let stdin = spec.stdin.then(StdinPipe::default);
         let mut state = self.lock();
         self.accepting()?;
         if reservation.cancelled.is_cancelled() {
             return Err(Error::Stopping(spec.name));
         }
         let event = state.registry.decide_run(&spec.name, launch, self.0.limits.instances_max, clock::now())?;
-        let promise = state.budget.promise(loaded.program.needs())?;
+        let promise = state.budget.promise(ready.loaded.program.needs())?;
         let (id, run) = (event.id, event.run);
-        self.apply(&mut state, &event);
-        let log = state.logs.entry(id).or_insert_with(|| Arc::new(Log::new(self.0.limits.log_bytes_max)));
-        let log = Arc::clone(log);
+        let (ticket, recorded) = self.apply_run(&mut state, event, &spec);
+        let log = self.0.logs.get(id);
         log.begin(run, attach);
-        let live = Arc::new(Live {
-            stop: CancellationToken::new(),
-            why: OnceLock::new(),
-            grace: watch::Sender::new(None),
-            promise,
-            stdin: stdin.clone(),
-            done: watch::Sender::new(None),
-        });
+        let control = Arc::new(Control::with_stdin(stdin.clone()));
+        let live = Arc::new(Live::new(Arc::clone(&log), control));
         state.live.insert(id, Arc::clone(&live));
         reservation.release(&mut state);
         self.count(&state);
-        let done = Done(DoneKind::Later(live.done.subscribe()));
-        let entered = self.clone();
-        let sandbox = Sandbox {
-            args,
-            env: spec.env,
-            directory: workspace.lend(),
-            stdin: stdin.clone(),
-            sink: logs::sink(&log),
-            memory_bytes_max: spec.memory_bytes_max,
-            memory_total: Arc::clone(&self.0.memory_total),
-            handles_max: self.0.limits.handles_max,
-            hostcall_bytes_max: self.0.limits.hostcall_bytes_max,
-            on_enter: Box::new(move || entered.started(id)),
-        };
-        let task = Task {
-            supervisor: self.clone(),
-            engine: Arc::clone(&self.0.engine),
-            id,
-            live,
-            program: loaded.program,
-            sandbox,
-            workspace,
-            timeout: spec.timeout,
-        };
-        self.0.tracker.spawn_on(task.run(), &self.0.guests);
-        drop(state);
-        let attachment = attach.then(|| Attachment { log, run, stdin, done });
-        Ok(Started { created: Created { name: spec.name, directory, run }, attachment })
+        let attachment = attach.then(|| Attachment { log, run, stdin, done: Done::of(&live) });
+        let created = Created { name: spec.name.clone(), directory, run };
+        let prepared = self.prepare(id, run, &live, &spec, ready, promise, ticket);
+        self.spawn(id, live, spec, Next::Run(Box::new(prepared)));
+        Ok((created, attachment, recorded))
     }
 
-    async fn workspace(&self, name: &Name) -> Result<Workspace> {
+    /// Hands an instance to its task.
+    pub(super) fn spawn(&self, id: InstanceId, live: Arc<Live>, spec: RunSpec, first: Next) {
+        let engine = Arc::clone(&self.0.engine);
+        let task = Task { supervisor: self.clone(), engine, id, live, spec, back_off: BackOff::default() };
+        self.0.tracker.spawn_on(task.run(first), &self.0.guests);
+    }
+
+    pub(super) async fn workspace(&self, name: &Name) -> Result<Workspace> {
         // Microseconds of open and fstat; a hop to another thread and back would cost more.
         if let Some(workspace) = self.0.workspaces.open_known(name)? {
             return Ok(workspace);
@@ -384,76 +346,103 @@ impl Supervisor {
         Ok(())
     }
 
-    fn reserve(&self, name: &Name) -> Result<Reservation> {
+    pub(super) fn reserve(&self, name: &Name, what: What) -> Result<Reservation> {
         let mut state = self.lock();
         self.accepting()?;
         let folded = name.folded();
-        if let Some(Starting { name: known, cancelled }) = state.starting.get(&folded) {
-            return Err(match cancelled.is_cancelled() {
+        if let Some(Reserved { name: known, cancelled, what: by }) = state.reserved.get(&folded) {
+            return Err(match cancelled.is_cancelled() || *by == What::Removing {
                 _ if known != name => Error::ExistsOtherCase { asked: name.clone(), known: known.clone() },
                 true => Error::Stopping(name.clone()),
                 false => Error::Exists(name.clone()),
             });
         }
-        state.registry.check_run(name, self.0.limits.instances_max, state.starting.len())?;
+        match what {
+            What::Starting => {
+                state.registry.check_run(name, self.0.limits.instances_max, state.reserved.len())?;
+            }
+            What::Removing => {
+                state.registry.decide_remove(name, clock::now())?;
+            }
+        }
         let cancelled = CancellationToken::new();
-        state.starting.insert(folded.clone(), Starting { name: name.clone(), cancelled: cancelled.clone() });
+        let reserved = Reserved { name: name.clone(), cancelled: cancelled.clone(), what };
+        state.reserved.insert(folded.clone(), reserved);
         self.count(&state);
         Ok(Reservation { supervisor: self.clone(), folded, cancelled, held: true })
     }
 
-    fn apply(&self, state: &mut State, event: &Event) {
-        tracing::debug!(instance = %event.name, run = event.run, event = event_word(&event.kind), "registry");
-        state.registry.apply(event);
-        if let EventKind::Removed = event.kind {
-            state.logs.remove(&event.id);
-        }
+    /// Makes an event so, and hands it to the store: memory and disk have one order.
+    pub(super) fn apply(&self, state: &mut State, event: Event) {
+        self.0.store.note(self.applied(state, event, vec![]));
     }
 
-    /// Guest code was entered.
-    fn started(&self, id: InstanceId) {
-        let mut state = self.lock();
-        let event = state.registry.started(id, clock::now());
-        self.apply(&mut state, &event);
+    /// [`Supervisor::apply`], for somebody who waits. `synced`: until it would survive a power failure.
+    pub(super) fn apply_and_tell(&self, state: &mut State, event: Event, synced: bool) -> Ticket {
+        self.0.store.submit(self.applied(state, event, vec![]), synced)
     }
 
-    /// The run of `id` is over, and nothing of it is left.
-    pub(super) fn finish(&self, id: InstanceId, ended: Ended) {
-        let mut state = self.lock();
-        let event = state.registry.ended(id, ended, clock::now());
-        self.apply(&mut state, &event);
-        let view = state.registry.get(&event.name).map(InstanceView::of).expect("an instance that ended is known");
-        if let Some(log) = state.logs.get(&id) {
-            log.finish();
-        }
-        // The last state is visible before the live handle goes, or an end would look like "no such instance".
-        if let Some(live) = state.live.remove(&id) {
-            state.budget.release(live.promise);
-            live.done.send_replace(Some(Arc::new(view)));
-        }
-        for event in state.registry.decide_prune(self.0.limits.ended_max, clock::now()) {
-            self.apply(&mut state, &event);
-        }
-        self.count(&state);
+    /// The event of a new run: for its task and for whoever asked. What has to come back after a power failure is synced.
+    pub(super) fn apply_run(&self, state: &mut State, event: Event, spec: &RunSpec) -> (Ticket, Ticket) {
+        let synced = spec.restart != crate::model::restart::RestartPolicy::No;
+        self.0.store.submit_for_two(self.applied(state, event, spec.env.clone()), synced)
     }
 
-    /// Every instance, in order of creation.
-    pub fn list(&self) -> Vec<InstanceView> {
+    fn applied(&self, state: &mut State, event: Event, env: Vec<(String, String)>) -> Change {
+        tracing::debug!(instance = %event.name, run = event.run, event = event.kind.word(), "registry");
+        let seq = state.seq_next;
+        state.seq_next += 1;
+        let (view, ended_order) = if event.kind == EventKind::Removed {
+            let view = EventView::of(seq, &event, state.registry.by_id(event.id).expect("only what exists is removed"));
+            state.registry.apply(&event);
+            self.0.logs.remove(event.id);
+            (view, None)
+        } else {
+            state.registry.apply(&event);
+            let record = state.registry.by_id(event.id).expect("it was just changed");
+            (EventView::of(seq, &event, record), record.ended_order)
+        };
+        Change::Event { event, view: Box::new(view), ended_order, env }
+    }
+
+    /// The instances that are wanted, in order of creation.
+    pub fn list(&self, filter: &Filter) -> Vec<InstanceView> {
+        let now = clock::now();
         // Copied under the lock, and put into words outside of it.
-        let records: Vec<Record> = self.lock().registry.records().cloned().collect();
+        let records: Vec<Record> =
+            self.lock().registry.records().filter(|record| filter.wants(record, now)).cloned().collect();
         records.iter().map(InstanceView::of).collect()
     }
 
-    /// Everything about one.
+    /// The newest run of one.
     ///
     /// # Errors
     ///
     /// [`Error::NotFound`].
-    pub fn inspect(&self, name: &Name) -> Result<InstanceView> {
+    pub fn view(&self, name: &Name) -> Result<InstanceView> {
         self.lock().registry.get(name).map(InstanceView::of)
     }
 
-    /// The end of the newest run of `name`.
+    /// Everything about one, with its earlier runs.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::Io`].
+    pub async fn inspect(&self, name: &Name) -> Result<Inspection> {
+        let (id, instance) = {
+            let state = self.lock();
+            let record = state.registry.get(name)?;
+            (record.id, InstanceView::of(record))
+        };
+        let store = Arc::clone(&self.0.store);
+        let mut runs = blocking(move || store.runs(id)).await?;
+        // The newest as it is now, which may not be written down yet.
+        runs.retain(|run| run.run < instance.run);
+        runs.push(RunView::of(&instance));
+        Ok(Inspection { instance, runs })
+    }
+
+    /// The end of `name`, when no other run follows.
     ///
     /// # Errors
     ///
@@ -464,10 +453,42 @@ impl Supervisor {
 
     fn done(state: &State, name: &Name) -> Result<Done> {
         let record = state.registry.get(name)?;
-        Ok(Done(match state.live.get(&record.id) {
-            Some(live) => DoneKind::Later(live.done.subscribe()),
-            None => DoneKind::Already(Arc::new(InstanceView::of(record))),
-        }))
+        Ok(match state.live.get(&record.id) {
+            Some(live) => Done::of(live),
+            None => Done::already(InstanceView::of(record)),
+        })
+    }
+
+    /// Waits until `name` is in guest code. One that was there and has ended since, while this waited, was there too.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`]; [`Error::NotRunning`] if it has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn wait_until_running(&self, name: &Name) -> Result<InstanceView> {
+        let (live, run) = {
+            let state = self.lock();
+            let record = state.registry.get(name)?;
+            let not_running = || Error::NotRunning { name: name.clone(), state: record.state.to_string() };
+            if record.state == RunState::Running {
+                return Ok(InstanceView::of(record));
+            }
+            if !record.state.is_live() {
+                return Err(not_running());
+            }
+            (state.live.get(&record.id).cloned().ok_or_else(not_running)?, record.run)
+        };
+        let mut progress = live.progress.subscribe();
+        let reached = progress.wait_for(|p| p.entered >= run || p.over.is_some()).await;
+        let reached = reached.expect("the end is sent before its sender goes").clone();
+        match reached.over {
+            Some(view) if reached.entered < run => Err(Error::NotRunning { name: name.clone(), state: view.status() }),
+            Some(view) => Ok(InstanceView::clone(&view)),
+            None => self.view(name),
+        }
     }
 
     /// Stops `name`: its stdin is closed, and after `grace` it is ended whatever it is doing. The stop happens whether or
@@ -491,53 +512,69 @@ impl Supervisor {
 
     fn end(&self, name: &Name, grace: Duration, why: Why) -> Result<Option<Done>> {
         let mut state = self.lock();
-        if let Some(starting) = state.starting.get(&name.folded()).filter(|s| s.name == *name) {
+        let starting = state.reserved.get(&name.folded()).filter(|r| r.name == *name && r.what == What::Starting);
+        if let Some(starting) = starting {
             starting.cancelled.cancel();
             return Ok(None);
         }
         // Recorded before the guest is told, so that nobody takes an operator's stop for a failure.
         if let Some(event) = state.registry.decide_stop(name, clock::now())? {
-            self.apply(&mut state, &event);
+            self.apply(&mut state, event);
         }
         let done = Self::done(&state, name)?;
-        let id = state.registry.get(name)?.id;
-        let Some(live) = state.live.get(&id).cloned() else { return Ok(Some(done)) };
-        drop(state);
-        if grace.is_zero() {
-            live.end(why, &self.0.engine);
-            return Ok(Some(done));
+        let record = state.registry.get(name)?;
+        // Between two runs there is nobody to be given time.
+        let grace = if matches!(record.state, RunState::Restarting(_)) { Duration::ZERO } else { grace };
+        if let Some(live) = state.live.get(&record.id) {
+            self.ask(&live.control(), grace, why);
         }
-        if let Some(stdin) = &live.stdin {
-            stdin.close();
-        }
-        // The instance's own task keeps the time: no client has to stay for it, and however many ask, there is one deadline.
-        let until = Instant::now() + grace;
-        live.grace.send_if_modified(|known| {
-            let sooner = known.is_none_or(|known| until < known);
-            if sooner {
-                *known = Some(until);
-            }
-            sooner
-        });
         Ok(Some(done))
     }
 
-    /// Forgets an ended instance; its directory stays. `force` kills it first.
+    /// The lock is held, so that no control is replaced between the mark in the registry and this.
+    fn ask(&self, control: &Control, grace: Duration, why: Why) {
+        if grace.is_zero() {
+            control.end(why, &self.0.engine);
+        } else {
+            control.end_at(Instant::now() + grace, why);
+        }
+    }
+
+    /// Ends the run of `name`, as [`Supervisor::stop`] does, and runs it again as it was run before. One that has ended is
+    /// run again. Returns when the next run is written down.
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`], [`Error::StillRunning`].
-    pub async fn remove(&self, name: &Name, force: bool) -> Result<()> {
-        if force
-            && self.inspect(name).is_ok_and(|view| view.ended_at.is_none())
-            && let Some(done) = self.kill(name)?
-        {
-            done.wait().await;
+    /// [`Error::NotFound`]; [`Error::Stopping`] if it is being stopped; as [`Supervisor::run`].
+    pub async fn restart(&self, name: &Name, grace: Duration) -> Result<Created> {
+        self.accepting()?;
+        let (live, id, run, launch) = {
+            let state = self.lock();
+            if state.reserved.contains_key(&name.folded()) {
+                return Err(Error::Stopping(name.clone()));
+            }
+            let record = state.registry.get(name)?;
+            let live = state.live.get(&record.id).filter(|_| record.state.is_live()).cloned();
+            if let Some(live) = &live {
+                if record.stop_requested {
+                    return Err(Error::Stopping(name.clone()));
+                }
+                self.ask(&live.control(), grace, Why::Restart);
+            }
+            (live, record.id, record.run, Arc::clone(&record.launch))
+        };
+        let Some(live) = live else {
+            let store = Arc::clone(&self.0.store);
+            let env = blocking(move || store.environment(id)).await?;
+            return Ok(self.run(RunSpec::again(name, &launch, env), false, || ()).await?.created);
+        };
+        let mut progress = live.progress.subscribe();
+        let reached = progress.wait_for(|p| p.run > run || p.over.is_some()).await;
+        let reached = reached.expect("the end is sent before its sender goes").clone();
+        match reached.over {
+            Some(_) if reached.run <= run => Err(self.accepting().err().unwrap_or(Error::Stopping(name.clone()))),
+            _ => Ok(Created { name: name.clone(), directory: launch.directory.clone(), run: reached.run }),
         }
-        let mut state = self.lock();
-        let event = state.registry.decide_remove(name, clock::now())?;
-        self.apply(&mut state, &event);
-        Ok(())
     }
 
     /// The log of an instance.
@@ -546,9 +583,8 @@ impl Supervisor {
     ///
     /// [`Error::NotFound`].
     pub fn log(&self, name: &Name) -> Result<Arc<Log>> {
-        let state = self.lock();
-        let id = state.registry.get(name)?.id;
-        Ok(Arc::clone(state.logs.get(&id).expect("every record has a log")))
+        let id = self.lock().registry.get(name)?.id;
+        Ok(self.0.logs.get(id))
     }
 
     /// Whether a module of this content is here already; then it has the name now.
@@ -565,7 +601,7 @@ impl Supervisor {
     ///
     /// # Errors
     ///
-    /// [`Error::Limit`], [`Error::ExistsOtherCase`], [`Error::Io`], [`Error::ShuttingDown`].
+    /// [`Error::Limit`], [`Error::ExistsOtherCase`], [`Error::Io`], [`Error::ShuttingDown`], [`Error::StateRefuses`].
     pub fn begin_put(&self, name: &Name, bytes: u64, text: bool) -> Result<Upload> {
         self.accepting()?;
         self.0.modules.begin_put(name, bytes, text)
@@ -585,8 +621,9 @@ impl Supervisor {
     ///
     /// # Errors
     ///
-    /// [`Error::NoModule`], [`Error::Denied`], [`Error::Io`].
+    /// [`Error::NoModule`], [`Error::Denied`], [`Error::Io`], [`Error::StateRefuses`].
     pub async fn forget(&self, name: &Name) -> Result<()> {
+        self.0.store.accepting()?;
         self.0.modules.forget(name).await
     }
 
@@ -594,6 +631,11 @@ impl Supervisor {
     pub fn keep(&self, thing: Box<dyn Any + Send>) {
         // Nothing is done under this lock that could break it.
         self.0.until_the_end.lock().unwrap_or_else(PoisonError::into_inner).push(thing);
+    }
+
+    /// Lets go of what was kept until the end.
+    pub(super) fn let_go(&self) {
+        self.0.until_the_end.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Asks for the daemon's end; returns at once.
@@ -610,24 +652,14 @@ impl Supervisor {
     pub(super) async fn drain(&self) {
         let live: Vec<Arc<Live>> = {
             let state = self.lock();
-            state.starting.values().for_each(|starting| starting.cancelled.cancel());
+            state.reserved.values().for_each(|reserved| reserved.cancelled.cancel());
             state.live.values().cloned().collect()
         };
         for live in live {
-            live.end(Why::Shutdown, &self.0.engine);
+            live.control().end(Why::Shutdown, &self.0.engine);
         }
         let mut population = self.0.population.subscribe();
         // The sender is in `self`; it cannot be gone.
         let _gone = population.wait_for(|n| *n == 0).await;
-    }
-}
-
-fn event_word(kind: &EventKind) -> &'static str {
-    match kind {
-        EventKind::Created(_) => "created",
-        EventKind::Started => "started",
-        EventKind::StopRequested => "stop requested",
-        EventKind::Ended(_) => "ended",
-        EventKind::Removed => "removed",
     }
 }

@@ -1,6 +1,7 @@
 //! The directory of an instance: made by the daemon, never adopted, never followed through a link, lent as an open handle.
 
-use crate::daemon::store::{Identity, Store};
+use crate::daemon::removal;
+use crate::daemon::store::{Change, Identity, Removal, Store};
 use crate::error::{Error, Result};
 use crate::model::name::Name;
 use std::collections::HashMap;
@@ -99,7 +100,7 @@ impl Workspaces {
         let known = self.store.workspace(&path)?;
         if known.is_none() {
             // The intent first: whatever ends us before the rest is written, the directory is known to be ours.
-            self.store.put_workspace(&path, Identity::INTENDED)?;
+            self.store.submit(put(&path, Identity::INTENDED), false).wait()?;
         }
         let made = match make_directory(&path) {
             Ok(()) => true,
@@ -107,7 +108,7 @@ impl Workspaces {
             Err(e) => return Err(Error::io(format!("cannot make {}", path.display()), &e)),
         };
         if !made && known.is_none() {
-            self.store.forget_workspace(&path)?;
+            self.store.note(Change::ForgetWorkspaces(vec![path.to_string_lossy().into_owned()]));
             return Err(not_ours(&path));
         }
         let Some((workspace, identity)) = self.open_checked(&path)? else {
@@ -119,11 +120,12 @@ impl Workspaces {
                 if !is_empty(&path)? {
                     return Err(not_ours(&path));
                 }
-                self.store.put_workspace(&path, identity)?;
+                self.store.note(put(&path, identity));
             }
             Some(known) if !made && known != identity => return Err(not_ours(&path)),
             Some(_) if !made => {}
-            _ => self.store.put_workspace(&path, identity)?,
+            // Before the run that it is for, in the same queue.
+            _ => self.store.note(put(&path, identity)),
         }
         let mut known = self.known();
         if known.len() >= KNOWN_MAX {
@@ -131,6 +133,69 @@ impl Workspaces {
         }
         known.insert(path, identity);
         Ok(workspace)
+    }
+
+    /// Moves the directory of `name` out of the way, to a name that no instance can have, after it was written down that it is
+    /// to be removed. `None`: there is none. May block on the disk. The name is reserved meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Denied`] if what stands there is not the daemon's: it is not touched. [`Error::Io`], [`Error::StateRefuses`].
+    pub(super) fn bury(&self, name: &Name) -> Result<Option<Removal>> {
+        let path = self.path(name);
+        let text = path.to_string_lossy().into_owned();
+        let Some(identity) = self.store.workspace(&path)? else { return Ok(None) };
+        self.known().remove(&path);
+        match self.open_checked(&path)? {
+            Some((_, found)) if found == identity => {}
+            // Made for a run that did not come to it.
+            Some(_) if identity == Identity::INTENDED && is_empty(&path)? => {
+                std::fs::remove_dir(&path).map_err(|e| Error::io(format!("cannot remove {text}"), &e))?;
+                self.store.note(Change::ForgetWorkspaces(vec![text]));
+                return Ok(None);
+            }
+            Some(_) => return Err(not_ours(&path)),
+            None => {
+                self.store.note(Change::ForgetWorkspaces(vec![text]));
+                return Ok(None);
+            }
+        }
+        let grave = self.root.join(format!(".coracle-removed-{}-{}", identity.device, identity.inode));
+        let removal = Removal { grave: grave.to_string_lossy().into_owned(), path: text.clone(), identity };
+        self.store.submit(Change::PutRemoval(removal.clone()), false).wait()?;
+        match removal::set_aside(&path, &grave, identity.device, identity.inode) {
+            Ok(moved) => {
+                self.store.note(Change::ForgetWorkspaces(vec![text]));
+                if !moved {
+                    self.store.note(Change::ForgetRemoval(removal.grave));
+                    return Ok(None);
+                }
+                Ok(Some(removal))
+            }
+            Err(e) => {
+                self.store.note(Change::ForgetRemoval(removal.grave));
+                Err(Error::io(format!("cannot remove {text}"), &e))
+            }
+        }
+    }
+
+    /// Removes what was buried, with everything in it. Takes as long as it takes; what is left when it fails is tried again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub(super) fn dig(&self, removal: &Removal) -> Result<()> {
+        let Removal { grave, path, identity } = removal;
+        let failed = |e: std::io::Error| Error::io(format!("cannot remove {grave}"), &e);
+        // A daemon that died between writing down and moving; whatever else stands there now is not ours to move.
+        if !Path::new(grave).exists()
+            && let Err(e) = removal::set_aside(Path::new(path), Path::new(grave), identity.device, identity.inode)
+        {
+            tracing::debug!("nothing to remove at {path}: {e}");
+        }
+        removal::remove_tree(Path::new(grave), identity.device, identity.inode).map_err(failed)?;
+        self.store.note(Change::ForgetRemoval(grave.clone()));
+        Ok(())
     }
 
     /// Opens without following a link, and checks what was opened. `None`: there is nothing.
@@ -183,6 +248,10 @@ fn look_at(path: &Path) -> Result<Option<std::fs::Metadata>> {
     }
 }
 
+fn put(path: &Path, identity: Identity) -> Change {
+    Change::PutWorkspace(path.to_string_lossy().into_owned(), identity)
+}
+
 fn is_empty(path: &Path) -> Result<bool> {
     let mut entries = std::fs::read_dir(path).map_err(|e| Error::io(format!("cannot read {}", path.display()), &e))?;
     Ok(entries.next().is_none())
@@ -232,6 +301,11 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
+    fn open_store(state: &Path) -> Store {
+        let limits = crate::config::Config::new(([127, 0, 0, 1], 0).into(), "s".into(), "r".into()).limits;
+        Store::open(state, crate::config::Durability::Normal, &limits).unwrap()
+    }
+
     struct Fixture {
         _dir: tempfile::TempDir,
         root: PathBuf,
@@ -246,7 +320,7 @@ mod tests {
         }
 
         fn open(&self) -> Workspaces {
-            Workspaces::new(&self.root, Arc::new(Store::open(&self.state).unwrap())).unwrap()
+            Workspaces::new(&self.root, Arc::new(open_store(&self.state))).unwrap()
         }
     }
 
@@ -329,7 +403,7 @@ mod tests {
         let fixture = Fixture::new();
         let workspaces = fixture.open();
         for n in ["a", "b"] {
-            workspaces.store.put_workspace(&fixture.root.join(n), Identity::INTENDED).unwrap();
+            workspaces.store.submit(put(&fixture.root.join(n), Identity::INTENDED), false).wait().unwrap();
             make_directory(&fixture.root.join(n)).unwrap();
         }
         std::fs::write(fixture.root.join("b/file"), "mine").unwrap();
@@ -342,7 +416,7 @@ mod tests {
     #[test]
     fn a_root_that_others_may_change_has_to_be_sticky() {
         let fixture = Fixture::new();
-        let store = Arc::new(Store::open(&fixture.state).unwrap());
+        let store = Arc::new(open_store(&fixture.state));
         std::fs::create_dir(&fixture.root).unwrap();
         let mode = |m| std::fs::set_permissions(&fixture.root, std::fs::Permissions::from_mode(m)).unwrap();
         mode(0o777);

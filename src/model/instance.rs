@@ -1,13 +1,16 @@
 //! One run of a module: what it was given, where it is in its life, how it ended.
 //!
 //! ```text
-//! created ──► running ──► exited (N) | trapped | stopped | killed | timed-out
-//!    └──────────────────► failed (never reached guest code), or any of these ends
+//! created ──► running ──► exited (N) | trapped | stopped | killed | timed-out | lost
+//!    ▲  └───────┬───────► failed (never reached guest code), or any of these ends
+//!    └── restarting (between two runs) ──► the end of the last run, if it was the last
 //! ```
 //!
 //! A start function is guest code before the entry point; one that ends within a tick goes from created to its end.
 
+use crate::model::filter::Labels;
 use crate::model::name::Name;
+use crate::model::restart::RestartPolicy;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
@@ -15,7 +18,7 @@ use std::time::Duration;
 
 /// Wall-clock time in microseconds since 1970-01-01T00:00:00Z; for display, never for deadlines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(into = "String", try_from = "String")]
 pub struct Timestamp(pub u64);
 
 impl fmt::Display for Timestamp {
@@ -45,14 +48,39 @@ impl From<LogTime> for String {
     }
 }
 
+impl From<Timestamp> for LogTime {
+    fn from(time: Timestamp) -> LogTime {
+        LogTime(time.0.saturating_mul(1000))
+    }
+}
+
+impl From<Timestamp> for String {
+    fn from(time: Timestamp) -> String {
+        time.to_string()
+    }
+}
+
 impl TryFrom<String> for LogTime {
     type Error = String;
 
     fn try_from(text: String) -> Result<LogTime, String> {
-        let time = humantime::parse_rfc3339(&text).map_err(|e| e.to_string())?;
-        let since = time.duration_since(std::time::UNIX_EPOCH).map_err(|e| e.to_string())?;
+        let since = since_1970(&text)?;
         Ok(LogTime(u64::try_from(since.as_nanos()).map_err(|e| e.to_string())?))
     }
+}
+
+impl TryFrom<String> for Timestamp {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Timestamp, String> {
+        let since = since_1970(&text)?;
+        Ok(Timestamp(u64::try_from(since.as_micros()).map_err(|e| e.to_string())?))
+    }
+}
+
+fn since_1970(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_rfc3339(text).map_err(|e| e.to_string())?;
+    time.duration_since(std::time::UNIX_EPOCH).map_err(|e| e.to_string())
 }
 
 /// Everything a run is given. Environment values stay in here: they never enter a record, an event or a log.
@@ -72,8 +100,55 @@ pub struct RunSpec {
     pub stdin: bool,
     /// All memories and tables together, in bytes.
     pub memory_bytes_max: usize,
-    /// Wall time from the start of the run's task, which is microseconds before guest code.
+    /// Wall time of each run, from the start of its task, which is microseconds before guest code.
     pub timeout: Option<Duration>,
+    /// What happens when the run is over.
+    pub restart: RestartPolicy,
+    /// Whether the instance goes, with its directory and its log, when it has ended.
+    pub remove: bool,
+    /// Labels, for filters.
+    pub labels: Labels,
+    /// The stored module with this content, whatever its name leads to.
+    pub sha256: Option<String>,
+}
+
+impl RunSpec {
+    /// What may be shown and written down of it.
+    pub fn launch(&self, digest: &str, directory: &str) -> Launch {
+        Launch {
+            module: self.module.clone(),
+            digest: digest.to_owned(),
+            argv0: self.argv0.clone(),
+            args: self.args.clone(),
+            env: self.env.iter().map(|(key, _)| key.clone()).collect(),
+            directory: directory.to_owned(),
+            memory_bytes_max: self.memory_bytes_max,
+            timeout_ms: self.timeout.map(|t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX)),
+            restart: self.restart,
+            remove: self.remove,
+            labels: self.labels.clone(),
+            pinned: self.sha256.is_some(),
+        }
+    }
+
+    /// What `name` was given, from what was written down; `env` are the values that went with it. Its stdin was the first
+    /// client's.
+    pub fn again(name: &Name, launch: &Launch, env: Vec<(String, String)>) -> RunSpec {
+        RunSpec {
+            module: launch.module.clone(),
+            name: name.clone(),
+            argv0: launch.argv0.clone(),
+            args: launch.args.clone(),
+            env,
+            stdin: false,
+            memory_bytes_max: launch.memory_bytes_max,
+            timeout: launch.timeout_ms.map(Duration::from_millis),
+            restart: launch.restart,
+            remove: launch.remove,
+            labels: launch.labels.clone(),
+            sha256: launch.pinned.then(|| launch.digest.clone()),
+        }
+    }
 }
 
 /// How a run came to its end.
@@ -92,10 +167,13 @@ pub enum ExitStatus {
     TimedOut,
     /// It never reached guest code.
     Failed,
+    /// The daemon died under it.
+    Lost,
 }
 
 impl ExitStatus {
-    /// What a shell would see: the guest's own code; 124 timed out, 126 cannot run, 134 trap, 137 killed, 143 stopped.
+    /// What a shell would see: the guest's own code; 124 timed out, 125 lost, 126 cannot run, 134 trap, 137 killed, 143
+    /// stopped.
     pub fn exit_code(self) -> u8 {
         match self {
             ExitStatus::Exited(code) => code,
@@ -104,6 +182,20 @@ impl ExitStatus {
             ExitStatus::Trapped => 134,
             ExitStatus::Killed => 137,
             ExitStatus::Stopped => 143,
+            ExitStatus::Lost => 125,
+        }
+    }
+
+    /// The word of the contract, without the exit code.
+    pub fn word(self) -> &'static str {
+        match self {
+            ExitStatus::Exited(_) => "exited",
+            ExitStatus::Trapped => "trapped",
+            ExitStatus::Stopped => "stopped",
+            ExitStatus::Killed => "killed",
+            ExitStatus::TimedOut => "timed-out",
+            ExitStatus::Failed => "failed",
+            ExitStatus::Lost => "lost",
         }
     }
 }
@@ -113,7 +205,8 @@ impl ExitStatus {
 pub struct Ended {
     /// How it ended.
     pub status: ExitStatus,
-    /// A word for programs: `exit`, `trap:unreachable`, `stop`, `kill`, `timeout`, `memory`, `shutdown`, `internal`, …
+    /// A word for programs: `exit`, `trap:unreachable`, `stop`, `kill`, `restart`, `timeout`, `memory`, `shutdown`,
+    /// `daemon-restart`, `internal`, …
     pub reason: String,
     /// What a person wants to know: the trap and a short backtrace. May hold text of the guest's; unescaped.
     pub message: Option<String>,
@@ -126,16 +219,26 @@ pub enum State {
     Created,
     /// In guest code.
     Running,
+    /// Between two runs; the last one ended like this.
+    Restarting(Ended),
     /// Over.
     Ended(Ended),
 }
 
 impl State {
-    /// Whether the run is not over yet.
+    /// Whether the name is taken: by a run that is not over, or by one that is to come.
     pub fn is_live(&self) -> bool {
         match self {
-            State::Created | State::Running => true,
+            State::Created | State::Running | State::Restarting(_) => true,
             State::Ended(_) => false,
+        }
+    }
+
+    /// How the run ended, if it did.
+    pub fn ended(&self) -> Option<&Ended> {
+        match self {
+            State::Created | State::Running => None,
+            State::Restarting(ended) | State::Ended(ended) => Some(ended),
         }
     }
 
@@ -144,14 +247,8 @@ impl State {
         match self {
             State::Created => "created",
             State::Running => "running",
-            State::Ended(ended) => match ended.status {
-                ExitStatus::Exited(_) => "exited",
-                ExitStatus::Trapped => "trapped",
-                ExitStatus::Stopped => "stopped",
-                ExitStatus::Killed => "killed",
-                ExitStatus::TimedOut => "timed-out",
-                ExitStatus::Failed => "failed",
-            },
+            State::Restarting(_) => "restarting",
+            State::Ended(ended) => ended.status.word(),
         }
     }
 }
@@ -181,6 +278,8 @@ pub struct Record {
     pub state: State,
     /// Set once an operator asked for the end.
     pub stop_requested: bool,
+    /// How often the restart policy has run it again since an operator did.
+    pub restarts: u32,
     /// When the run was accepted.
     pub created_at: Timestamp,
     /// When guest code was entered.
@@ -198,6 +297,9 @@ pub struct Launch {
     pub module: Name,
     /// SHA-256 of the module's bytes, in hex.
     pub digest: String,
+    /// `argv[0]`, if it is not the module's name.
+    #[serde(default)]
+    pub argv0: Option<String>,
     /// The guest's arguments after `argv[0]`.
     pub args: Vec<String>,
     /// Names of the environment variables that were set.
@@ -206,8 +308,20 @@ pub struct Launch {
     pub directory: String,
     /// All memories and tables together, in bytes.
     pub memory_bytes_max: usize,
-    /// Wall time allowed, in milliseconds.
+    /// Wall time allowed to each run, in milliseconds.
     pub timeout_ms: Option<u64>,
+    /// What happens when a run is over.
+    #[serde(default)]
+    pub restart: RestartPolicy,
+    /// Whether the instance goes when it has ended.
+    #[serde(default)]
+    pub remove: bool,
+    /// Labels, for filters.
+    #[serde(default)]
+    pub labels: Labels,
+    /// Whether `digest` is what was asked for, whatever the name leads to.
+    #[serde(default)]
+    pub pinned: bool,
 }
 
 /// Identity of an instance over all its runs, in order of creation.

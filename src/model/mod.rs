@@ -4,9 +4,12 @@
 
 pub mod escape;
 pub mod event;
+pub mod filter;
 pub mod frame;
 pub mod instance;
 pub mod name;
 pub mod registry;
 pub mod reply;
 pub mod request;
+pub mod restart;
+pub mod when;

@@ -4,7 +4,9 @@
 
 use crate::error::{Code, Error};
 use crate::model::escape;
-use crate::model::instance::{LogTime, Record, State};
+use crate::model::event::EventView;
+use crate::model::filter::Labels;
+use crate::model::instance::{LogTime, Record};
 use crate::model::name::Name;
 use crate::model::request::{StdStream, WireFormat};
 use base64::Engine as _;
@@ -26,6 +28,10 @@ pub enum Reply {
     Killed(Box<InstanceView>),
     /// `stop` or `kill` of a run that was still being prepared: it is not going to begin.
     NeverStarted(Name),
+    /// `restart` is done.
+    Restarted(Created),
+    /// `wait --condition running`: it is.
+    Running(Box<InstanceView>),
     /// `list`.
     List(Vec<InstanceView>),
     /// `list -q`.
@@ -34,8 +40,12 @@ pub enum Reply {
     Waited(Box<InstanceView>),
     /// `rm` is done.
     Removed(Name),
+    /// `prune` is done.
+    Pruned(Vec<Name>),
     /// `inspect`.
-    Inspected(Box<InstanceView>),
+    Inspected(Box<Inspection>),
+    /// The end of `events`: the number of the newest event that the daemon had written down.
+    EventsEnd(u64),
     /// The end of `logs`.
     LogsEnd(LogView),
     /// `put` is done.
@@ -90,6 +100,14 @@ pub struct InstanceView {
     pub message: Option<String>,
     /// Whether an operator asked for its end.
     pub stop_requested: bool,
+    /// What happens when a run is over: `no`, `on-failure[:N]`, `always`, `unless-stopped`.
+    pub restart: String,
+    /// How often that happened since an operator ran it.
+    pub restarts: u32,
+    /// Whether it goes when it has ended.
+    pub remove: bool,
+    /// Labels.
+    pub labels: Labels,
     /// When the run was accepted (RFC 3339).
     pub created_at: String,
     /// When guest code was entered.
@@ -111,10 +129,7 @@ pub struct InstanceView {
 impl InstanceView {
     /// What may be shown of a record.
     pub fn of(record: &Record) -> InstanceView {
-        let ended = match &record.state {
-            State::Ended(ended) => Some(ended),
-            State::Created | State::Running => None,
-        };
+        let ended = record.state.ended();
         let launch = &record.launch;
         InstanceView {
             name: record.name.clone(),
@@ -126,6 +141,10 @@ impl InstanceView {
             reason: ended.map(|e| e.reason.clone()),
             message: ended.and_then(|e| e.message.clone()),
             stop_requested: record.stop_requested,
+            restart: launch.restart.to_string(),
+            restarts: record.restarts,
+            remove: launch.remove,
+            labels: launch.labels.clone(),
             created_at: record.created_at.to_string(),
             started_at: record.started_at.map(|t| t.to_string()),
             ended_at: record.ended_at.map(|t| t.to_string()),
@@ -137,6 +156,11 @@ impl InstanceView {
         }
     }
 
+    /// Whether the name is taken: by a run that is not over, or by one that is to come.
+    pub fn is_live(&self) -> bool {
+        matches!(self.state.as_str(), "created" | "running" | "restarting")
+    }
+
     /// What `list` shows: the word, and `(N)` behind `exited`.
     pub fn status(&self) -> String {
         match (self.state.as_str(), self.exit_code) {
@@ -144,6 +168,59 @@ impl InstanceView {
             (state, _) => state.to_owned(),
         }
     }
+}
+
+/// One run of an instance, the newest or an earlier one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunView {
+    /// Which, from 1.
+    pub run: u32,
+    /// The module.
+    pub module: Name,
+    /// SHA-256 of the module, in hex.
+    pub digest: String,
+    /// The word of the contract.
+    pub state: String,
+    /// Once over: what a shell would see.
+    pub exit_code: Option<u8>,
+    /// Once over: why, for programs.
+    pub reason: Option<String>,
+    /// Once over: why, for people.
+    pub message: Option<String>,
+    /// When it was accepted (RFC 3339).
+    pub created_at: String,
+    /// When guest code was entered.
+    pub started_at: Option<String>,
+    /// When it was over.
+    pub ended_at: Option<String>,
+}
+
+impl RunView {
+    /// The newest run.
+    pub fn of(instance: &InstanceView) -> RunView {
+        RunView {
+            run: instance.run,
+            module: instance.module.clone(),
+            digest: instance.digest.clone(),
+            state: instance.state.clone(),
+            exit_code: instance.exit_code,
+            reason: instance.reason.clone(),
+            message: instance.message.clone(),
+            created_at: instance.created_at.clone(),
+            started_at: instance.started_at.clone(),
+            ended_at: instance.ended_at.clone(),
+        }
+    }
+}
+
+/// `inspect`: the instance, and the runs of it that are still known, oldest first.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Inspection {
+    /// The newest run.
+    #[serde(flatten)]
+    pub instance: InstanceView,
+    /// All known runs.
+    pub runs: Vec<RunView>,
 }
 
 /// A module that can be run.
@@ -205,6 +282,16 @@ pub enum StreamEvent {
     Dropped {
         /// How many bytes.
         bytes: u64,
+    },
+    /// Something happened to an instance.
+    Registry {
+        /// What.
+        event: Box<EventView>,
+    },
+    /// Events that a follower was too slow for, or that are no longer kept.
+    Lost {
+        /// How many.
+        events: u64,
     },
 }
 
@@ -346,6 +433,8 @@ impl Reply {
             // What had ended before is told as it ended; only `stop` has a sentence for both.
             Reply::Killed(view) => format!("Container '{}' {}\n", view.name, view.status()),
             Reply::NeverStarted(name) => format!("Container '{name}' stopped\n"),
+            Reply::Restarted(created) => format!("Container '{}' restarted\n", created.name),
+            Reply::Running(view) => format!("Container '{}' {}\n", view.name, view.status()),
             Reply::List(views) => {
                 // Python's list of strings; names and states hold nothing that Python would escape.
                 let items: Vec<String> = views.iter().map(|v| format!("'{} - {}'", v.name, v.status())).collect();
@@ -354,8 +443,9 @@ impl Reply {
             Reply::Names(names) => dotted(names.iter().map(Name::as_str)),
             Reply::Waited(view) => format!("{}\n", view.exit_code.unwrap_or_default()),
             Reply::Removed(name) => format!("Container '{name}' removed\n"),
+            Reply::Pruned(names) => dotted(names.iter().map(Name::as_str)),
             Reply::Inspected(view) => dotted(json_pretty(view).lines()),
-            Reply::LogsEnd(_) => ".\n".to_owned(),
+            Reply::LogsEnd(_) | Reply::EventsEnd(_) => ".\n".to_owned(),
             Reply::Stored(module) => {
                 let digest = module.digest.as_deref().unwrap_or_default();
                 format!("Module '{}' stored ({} bytes, sha256 {digest})\n", module.name, module.bytes)
@@ -393,8 +483,11 @@ impl Reply {
     fn json_value(&self) -> serde_json::Value {
         use serde_json::json;
         match self {
-            Reply::Created(created) => json!(created),
-            Reply::Stopped(view) | Reply::Killed(view) | Reply::Waited(view) | Reply::Inspected(view) => json!(view),
+            Reply::Created(created) | Reply::Restarted(created) => json!(created),
+            Reply::Stopped(view) | Reply::Killed(view) | Reply::Waited(view) | Reply::Running(view) => json!(view),
+            Reply::Inspected(view) => json!(view),
+            Reply::Pruned(names) => json!({ "removed": names }),
+            Reply::EventsEnd(seq) => json!({ "newest": seq }),
             Reply::NeverStarted(name) => json!({ "name": name, "state": "never-started" }),
             Reply::List(views) => json!({ "instances": views }),
             Reply::Names(names) => json!({ "names": names }),

@@ -6,6 +6,8 @@
 
 use crate::error::{Error, Result};
 use crate::model::escape;
+use crate::model::restart::RestartPolicy;
+use crate::model::when::{Moment, Position, parse_moment, parse_position};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Command, FromArgMatches, Subcommand, ValueEnum};
 use std::cell::RefCell;
@@ -22,17 +24,23 @@ pub enum Request {
     Stop(StopArgs),
     /// End instances at once, as killed (exit code 137)
     Kill(Names),
+    /// Stop instances and run them again, as they were run before
+    Restart(StopArgs),
     /// List instances in order of creation
     #[command(visible_aliases = ["ls", "ps"])]
     List(ListArgs),
     /// Wait until instances have ended, and print their exit codes
-    Wait(Names),
-    /// Remove ended instances from the list (their directories stay)
+    Wait(WaitArgs),
+    /// Remove ended instances and their logs (their directories stay, unless -v is given)
     Rm(RmArgs),
+    /// Remove all ended instances
+    Prune(PruneArgs),
     /// Show what an instance printed
     Logs(LogsArgs),
-    /// Show everything known about instances
+    /// Show everything known about instances, with their earlier runs
     Inspect(Names),
+    /// Show what happens to instances, live or from the record
+    Events(EventsArgs),
     /// Store a module with the daemon
     Put(PutArgs),
     /// List the modules that can be run
@@ -104,6 +112,15 @@ pub struct RunArgs {
     /// End the run after this much time, e.g. 30s
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub timeout: Option<Duration>,
+    /// What happens when the run is over: no, on-failure[:N], always, unless-stopped [default: no]
+    #[arg(long, value_name = "POLICY")]
+    pub restart: Option<RestartPolicy>,
+    /// Remove the instance, its log and its directory when it has ended
+    #[arg(long, conflicts_with = "restart")]
+    pub rm: bool,
+    /// Label the instance, for --filter
+    #[arg(short, long = "label", value_name = "KEY=VALUE")]
+    pub label: Vec<String>,
     /// Name that the guest finds as its argument zero [default: the module's name]
     #[arg(long, value_name = "NAME")]
     pub argv0: Option<String>,
@@ -143,9 +160,61 @@ pub struct RmArgs {
     /// Kill the instance first if it is running
     #[arg(short, long)]
     pub force: bool,
+    /// Remove its directory too, with everything in it
+    #[arg(short, long)]
+    pub volumes: bool,
     /// The instances
     #[arg(required = true, value_name = "NAME")]
     pub names: Vec<String>,
+}
+
+/// Arguments of `prune`.
+#[derive(Debug, Clone, PartialEq, Eq, Args, Default)]
+pub struct PruneArgs {
+    /// Remove their directories too, with everything in them
+    #[arg(short, long)]
+    pub volumes: bool,
+    /// Only those that match: label=KEY[=VALUE], module=NAME, until=TIME (ended before)
+    #[arg(short, long = "filter", value_name = "KEY=VALUE")]
+    pub filter: Vec<String>,
+}
+
+/// Arguments of `wait`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct WaitArgs {
+    /// What to wait for
+    #[arg(long, value_enum, default_value_t)]
+    pub condition: Condition,
+    /// The instances
+    #[arg(required = true, value_name = "NAME")]
+    pub names: Vec<String>,
+}
+
+/// What `wait` waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Default)]
+pub enum Condition {
+    /// In guest code.
+    Running,
+    /// Ended, with no other run to follow.
+    #[default]
+    Stopped,
+}
+
+/// Arguments of `events`.
+#[derive(Debug, Clone, PartialEq, Eq, Args, Default)]
+pub struct EventsArgs {
+    /// Begin with the event of this number, or at this time (10m for ten minutes ago, or 2026-11-24T10:00:00Z)
+    #[arg(long, value_name = "SEQ|TIME", value_parser = parse_position)]
+    pub since: Option<Position>,
+    /// End with the event of this number, or at this time, and do not follow on
+    #[arg(long, value_name = "SEQ|TIME", value_parser = parse_position)]
+    pub until: Option<Position>,
+    /// Only those that match: name=NAME, type=TYPE, module=NAME, label=KEY[=VALUE]
+    #[arg(short, long = "filter", value_name = "KEY=VALUE")]
+    pub filter: Vec<String>,
+    /// How to show them (on the command line)
+    #[arg(long, value_enum, default_value_t)]
+    pub format: OutputFormat,
 }
 
 /// Arguments of `list`.
@@ -157,6 +226,9 @@ pub struct ListArgs {
     /// Names only, one a line
     #[arg(short, long)]
     pub quiet: bool,
+    /// Only those that match: name=PART, module=NAME, status=STATE, exited=CODE, label=KEY[=VALUE]
+    #[arg(short, long = "filter", value_name = "KEY=VALUE")]
+    pub filter: Vec<String>,
     /// How to show them (on the command line)
     #[arg(long, value_enum, default_value_t)]
     pub format: OutputFormat,
@@ -173,7 +245,7 @@ pub struct FormatArgs {
 /// Arguments of `logs`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct LogsArgs {
-    /// Go on with what is printed from now on, until the run ends
+    /// Go on with what is printed from now on, until the instance has ended; over its restarts
     #[arg(short, long)]
     pub follow: bool,
     /// Only the last N lines
@@ -182,6 +254,12 @@ pub struct LogsArgs {
     /// The time of each line in front of it
     #[arg(short, long)]
     pub timestamps: bool,
+    /// Only what was printed since then (10m for ten minutes ago, or 2026-11-24T10:00:00Z)
+    #[arg(long, value_name = "TIME", value_parser = parse_moment)]
+    pub since: Option<Moment>,
+    /// Only what was printed until then
+    #[arg(long, value_name = "TIME", value_parser = parse_moment)]
+    pub until: Option<Moment>,
     /// Only this stream
     #[arg(long, value_enum)]
     pub stream: Option<StdStream>,
@@ -348,9 +426,10 @@ impl Request {
     pub fn names(&self) -> Option<&[String]> {
         match self {
             Request::Stop(StopArgs { names, .. })
+            | Request::Restart(StopArgs { names, .. })
             | Request::Rm(RmArgs { names, .. })
             | Request::Kill(Names { names })
-            | Request::Wait(Names { names })
+            | Request::Wait(WaitArgs { names, .. })
             | Request::Inspect(Names { names })
             | Request::Forget(Names { names }) => Some(names),
             _ => None,
@@ -399,6 +478,7 @@ impl RunArgs {
             (self.attach, "--attach"),
             (self.interactive, "--interactive"),
             (self.no_autostart, "--no-autostart"),
+            (self.rm, "--rm"),
         ];
         words.extend(flags.iter().filter(|(set, _)| *set).map(|(_, flag)| (*flag).to_owned()));
         // Joined to their flags, so that a value may begin with a dash.
@@ -408,6 +488,8 @@ impl RunArgs {
         self.env_file.iter().for_each(|v| option("env-file", v));
         self.memory.iter().for_each(|v| option("memory", &v.to_string()));
         self.timeout.iter().for_each(|v| option("timeout", &format!("{}ns", v.as_nanos())));
+        self.restart.iter().for_each(|v| option("restart", &v.to_string()));
+        self.label.iter().for_each(|v| option("label", v));
         self.argv0.iter().for_each(|v| option("argv0", v));
         self.sha256.iter().for_each(|v| option("sha256", v));
         words.extend(self.command.iter().cloned());
@@ -492,6 +574,12 @@ mod tests {
             "run -d -i hello",
             "shutdown now",
             "run -m 0 x",
+            "run --restart sometimes x",
+            "run --rm --restart always x",
+            "wait --condition over x",
+            "logs --since yesterday x",
+            "events --until soon",
+            "restart",
         ] {
             let error = parse_line(line).unwrap_err();
             assert_eq!(error.code(), crate::Code::Usage, "{line}");
@@ -521,8 +609,8 @@ mod tests {
         let all = parse(&["help".into()]).unwrap();
         let Parsed::Help(text) = all else { panic!() };
         for verb in [
-            "run", "stop", "list", "kill", "wait", "rm", "logs", "inspect", "put", "modules", "forget", "hello",
-            "ping", "format", "help", "shutdown",
+            "run", "stop", "list", "kill", "restart", "wait", "rm", "prune", "logs", "inspect", "events", "put",
+            "modules", "forget", "hello", "ping", "format", "help", "shutdown",
         ] {
             assert!(text.contains(verb), "{verb} is not in: {text}");
             assert!(matches!(parse(&["help".into(), verb.into()]), Ok(Parsed::Help(_))));
@@ -540,11 +628,15 @@ mod tests {
             env in prop::collection::vec("[A-Z]{1,5}=\\PC{0,20}|-\\PC{0,5}", 0..4),
             memory in prop::option::of(1usize..1 << 40),
             timeout in prop::option::of(0u64..1 << 50),
+            label in prop::collection::vec("[a-z]{1,5}(=\\PC{0,20})?", 0..3),
+            (rm, retries) in (any::<bool>(), prop::option::of(1u32..9)),
             (module, args) in ("[a-z]{1,9}", prop::collection::vec(any::<String>(), 0..5)),
         ) {
             let run = RunArgs {
                 attach, interactive, name, argv0, env, memory,
                 timeout: timeout.map(Duration::from_nanos),
+                label, rm,
+                restart: (!rm).then_some(RestartPolicy::OnFailure { retries_max: retries }),
                 command: [vec![module], args].concat(),
                 ..RunArgs::default()
             };

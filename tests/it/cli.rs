@@ -1,6 +1,7 @@
 //! The binary: exit codes, attached runs, files, the daemon that it starts, and the daemon itself.
 
 use crate::support::{Cli, Foreground, Harness, cannot_try, exit_code, guests, large_module, signal_child, soon};
+use coracle::model::filter::Filter;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
 use std::time::Duration;
@@ -124,7 +125,7 @@ async fn ctrl_c_before_the_start_means_no_start() {
         }
     })
     .await;
-    assert_eq!(daemon.supervisor.inspect(&"large".parse().unwrap()).unwrap().run, 1);
+    assert_eq!(daemon.supervisor.view(&"large".parse().unwrap()).unwrap().run, 1);
 }
 
 /// What is an argument is the guest's affair, and what is shown of it does nothing to a terminal.
@@ -232,7 +233,7 @@ async fn files_are_sent_and_run() {
     let text = directory.path().join("My App.wat");
     std::fs::copy(guests().join("exit_7.wat"), &text).unwrap();
     assert_eq!(cli.run(&["run", text.to_str().unwrap()]).await.0, 7);
-    let list = daemon.supervisor.list();
+    let list = daemon.supervisor.list(&Filter::default());
     assert_eq!((list[0].name.as_str(), list[0].module.as_str()), ("My-App", "My-App"));
     let binary = directory.path().join("app.wasm");
     std::fs::write(&binary, wat::parse_file(guests().join("exit_200.wat")).unwrap()).unwrap();

@@ -1,6 +1,7 @@
 //! Many clients at once; a slow, a silent and a vanishing one hold up nobody.
 
 use crate::support::{Harness, soon};
+use coracle::model::filter::Filter;
 use std::sync::Arc;
 use tokio::task::JoinSet;
 
@@ -27,7 +28,7 @@ async fn many_clients_run_wait_and_list_at_once() {
         }
     })
     .await;
-    assert_eq!(daemon.supervisor.list().len(), 640);
+    assert_eq!(daemon.supervisor.list(&Filter::default()).len(), 640);
     assert_eq!(daemon.supervisor.live(), 0);
 }
 

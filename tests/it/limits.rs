@@ -67,7 +67,7 @@ async fn a_log_is_bounded_and_says_what_it_dropped() {
     raw.ask("run chatty").await;
     let log = daemon.supervisor.log(&"chatty".parse().unwrap()).unwrap();
     soon("a million bytes", async {
-        while log.dropped() < 1_000_000 {
+        while log.dropped().await < 1_000_000 {
             tokio::task::yield_now().await;
         }
     })

@@ -76,8 +76,9 @@ fn every_exit_code_and_every_verb_has_its_line() {
         assert!(readme.contains(&format!("| {code} |")), "{code}");
     }
     let protocol = std::fs::read_to_string(source().join("docs/protocol.md")).unwrap();
-    for verb in "run stop kill list wait rm logs inspect put modules forget hello ping format help shutdown".split(' ')
-    {
+    let verbs = "run stop kill restart list wait rm prune logs inspect events put modules forget hello ping format help \
+                 shutdown";
+    for verb in verbs.split_whitespace() {
         assert!(
             protocol.lines().any(|l| l.starts_with('#') && l.contains(&format!("`{verb}"))),
             "docs/protocol.md has no section on {verb}"

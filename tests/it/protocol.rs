@@ -1,7 +1,9 @@
 //! The text protocol: the original daemon's sentences and its client's habits, framing, and the format for programs.
 
 use crate::support::{Harness, soon};
+use coracle::model::filter::{Filter, Labels};
 use coracle::model::instance::RunSpec;
+use coracle::model::restart::RestartPolicy;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
@@ -206,7 +208,7 @@ async fn shutdown_answers_ends_the_guests_and_refuses_new_work() {
     assert_eq!(waiting.line().await, "143", "who waits for an end is told");
     daemon.end().await;
     assert_eq!(daemon.supervisor.live(), 0);
-    let view = daemon.supervisor.inspect(&"a".parse().unwrap()).unwrap();
+    let view = daemon.supervisor.view(&"a".parse().unwrap()).unwrap();
     assert_eq!(view.reason.as_deref(), Some("shutdown"));
     assert!(tokio::net::TcpStream::connect(daemon.address).await.is_err(), "nobody listens any more");
 }
@@ -226,13 +228,17 @@ async fn new_work_is_refused_while_the_daemon_ends() {
         stdin: false,
         memory_bytes_max: 1 << 20,
         timeout: None,
+        restart: RestartPolicy::No,
+        remove: false,
+        labels: Labels::new(),
+        sha256: None,
     };
-    let refused = daemon.supervisor.run(spec, false, None, || ()).await.err().expect("a refusal");
+    let refused = daemon.supervisor.run(spec, false, || ()).await.err().expect("a refusal");
     assert_eq!(refused.code(), coracle::Code::ShuttingDown);
     let refused = daemon.supervisor.begin_put(&"x".parse().unwrap(), 1, false).err().expect("a refusal");
     assert_eq!(refused.code(), coracle::Code::ShuttingDown);
     daemon.end().await;
-    assert_eq!(daemon.supervisor.list().len(), 1, "nothing was begun");
+    assert_eq!(daemon.supervisor.list(&Filter::default()).len(), 1, "nothing was begun");
 }
 
 #[tokio::test(flavor = "multi_thread")]

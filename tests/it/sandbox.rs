@@ -23,7 +23,7 @@ async fn arguments_and_environment_are_those_that_were_given() {
         let expected = format!("{guest}\\x00one\\x00\\x00dre\u{e9}\\x00--\nKEY=value with = in it\\x00EMPTY=\\x00\n");
         assert_eq!(daemon.log(guest).await, expected);
     }
-    let view = daemon.supervisor.inspect(&"args_env".parse().unwrap()).unwrap();
+    let view = daemon.supervisor.view(&"args_env".parse().unwrap()).unwrap();
     assert_eq!(view.env, ["KEY", "EMPTY"], "names of variables, never their values");
 }
 

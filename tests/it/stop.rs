@@ -106,7 +106,7 @@ async fn a_grace_closes_stdin_and_lets_the_guest_leave_by_itself() {
     daemon.wait_for_state("cat", "running").await;
     let mut raw = daemon.raw().await;
     assert_eq!(raw.ask("stop -t 60 cat").await, "Container 'cat' stopped");
-    let view = daemon.supervisor.inspect(&"cat".parse().unwrap()).unwrap();
+    let view = daemon.supervisor.view(&"cat".parse().unwrap()).unwrap();
     assert_eq!((view.state.as_str(), view.exit_code, view.stop_requested), ("exited", Some(0), true));
 }
 
@@ -120,7 +120,7 @@ async fn a_grace_is_not_longer_than_it_says_and_kill_cuts_it_short() {
     let mut patient = daemon.raw().await;
     patient.send("stop -t 1h sleep\n").await;
     soon("the request to stop", async {
-        while !daemon.supervisor.inspect(&"sleep".parse().unwrap()).unwrap().stop_requested {
+        while !daemon.supervisor.view(&"sleep".parse().unwrap()).unwrap().stop_requested {
             tokio::task::yield_now().await;
         }
     })

@@ -2,7 +2,7 @@
 
 use coracle::client::Client;
 use coracle::config::{Config, Limits};
-use coracle::daemon::Supervisor;
+use coracle::daemon::{Query, Supervisor};
 use coracle::model::reply::InstanceView;
 use coracle::server;
 use std::io::{BufRead, BufReader, Read};
@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 /// How long a test waits for what has to happen, on a slow machine with other tests beside it.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Fails the test if something does not happen.
 pub async fn soon<F: Future>(what: &str, future: F) -> F::Output {
@@ -65,12 +65,21 @@ pub fn source() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+async fn serve(config: Config) -> (SocketAddr, Supervisor, JoinHandle<()>) {
+    let server = server::start(config).await.unwrap();
+    let (address, supervisor) = (server.address(), server.supervisor().clone());
+    #[expect(clippy::disallowed_methods, reason = "its handle is awaited in `end`")]
+    let ended = tokio::spawn(server.ended());
+    (address, supervisor, ended)
+}
+
 /// A daemon within the test.
 pub struct Harness {
     pub address: SocketAddr,
     pub supervisor: Supervisor,
     pub root: PathBuf,
     pub state: PathBuf,
+    config: Config,
     ended: Option<JoinHandle<()>>,
     _directory: TempDir,
 }
@@ -90,11 +99,15 @@ impl Harness {
         let mut config = Config::new(([127, 0, 0, 1], 0).into(), state.clone(), root.clone());
         config.module_dirs.push(guests().to_owned());
         change(&mut config);
-        let server = server::start(config).await.unwrap();
-        let (address, supervisor) = (server.address(), server.supervisor().clone());
-        #[expect(clippy::disallowed_methods, reason = "its handle is awaited in `end`")]
-        let ended = Some(tokio::spawn(server.ended()));
-        Harness { address, supervisor, root, state, ended, _directory: directory }
+        let (address, supervisor, ended) = serve(config.clone()).await;
+        Harness { address, supervisor, root, state, config, ended: Some(ended), _directory: directory }
+    }
+
+    /// Ends the daemon in order, and starts the next one with the same directories.
+    pub async fn restart(&mut self) {
+        self.end().await;
+        let (address, supervisor, ended) = serve(self.config.clone()).await;
+        (self.address, self.supervisor, self.ended) = (address, supervisor, Some(ended));
     }
 
     pub async fn client(&self) -> Client {
@@ -120,18 +133,23 @@ impl Harness {
     }
 
     /// Waits until `name` is in the state.
-    pub async fn wait_for_state(&self, name: &str, state: &str) {
+    pub async fn wait_for_state(&self, name: &str, state: &str) -> InstanceView {
+        self.wait_for(name, &format!("is {state}"), |view| view.state == state).await
+    }
+
+    /// Waits until something is true of `name`.
+    pub async fn wait_for(&self, name: &str, what: &str, is: impl Fn(&InstanceView) -> bool) -> InstanceView {
         let mut client = self.client().await;
-        soon(&format!("'{name}' is {state}"), async {
+        soon(&format!("'{name}' {what}"), async {
             loop {
                 let list = client.list().await.unwrap();
-                if list.iter().any(|view| view.name.as_str() == name && view.state == state) {
-                    return;
+                if let Some(view) = list.into_iter().find(|view| view.name.as_str() == name && is(view)) {
+                    return view;
                 }
                 tokio::task::yield_now().await;
             }
         })
-        .await;
+        .await
     }
 
     /// Waits until `name` has printed something.
@@ -139,7 +157,13 @@ impl Harness {
         soon("output", async {
             loop {
                 if let Ok(log) = self.supervisor.log(&name.parse().unwrap()) {
-                    return log.grown_past(&log.start()).await;
+                    let mut reader = log.reader(Query::default());
+                    while reader.next().await.unwrap().outputs.is_empty() {
+                        if !reader.grown().await {
+                            return;
+                        }
+                    }
+                    return;
                 }
                 tokio::task::yield_now().await;
             }

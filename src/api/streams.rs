@@ -1,0 +1,172 @@
+//! Replies that go on: logs and events, read piece by piece, so that nothing is gathered for a slow reader.
+
+use super::text::{Connection, Outcome};
+use crate::daemon::{Followed, Follower, Query, Reader, clock};
+use crate::error::Result;
+use crate::model::escape;
+use crate::model::event::EventView;
+use crate::model::filter::Filter;
+use crate::model::instance::LogTime;
+use crate::model::name::Name;
+use crate::model::reply::{self, Line, LineAssembler, LogView, Output, Reply, StreamEvent, json_line};
+use crate::model::request::{EventsArgs, LogsArgs, StdStream, WireFormat};
+use std::sync::Arc;
+
+impl Connection {
+    pub(super) async fn logs(&mut self, args: &LogsArgs) -> Outcome {
+        let log = match args.name.parse::<Name>().and_then(|name| self.supervisor.log(&name)) {
+            Ok(log) => log,
+            Err(error) => return self.reply(Err(error)).await,
+        };
+        let now = clock::now();
+        let mut reader = log.reader(Query {
+            tail: args.tail,
+            since: args.since.map(|moment| moment.resolve(now).into()),
+            until: args.until.map(|moment| moment.resolve(now).into()),
+            stream: args.stream,
+        });
+        let mut lines = LogLines { timestamps: args.timestamps, ..LogLines::default() };
+        loop {
+            match self.log_pieces(&mut reader, &mut lines).await {
+                Ok(true) => {}
+                Ok(false) => return Outcome::Close,
+                Err(error) => return self.reply(Err(error)).await,
+            }
+            if !args.follow {
+                break;
+            }
+            tokio::select! {
+                biased;
+                more = reader.grown() => if !more { break },
+                () = self.supervisor.shutdown_requested() => break,
+                () = self.incoming.gone() => return Outcome::Close,
+            }
+        }
+        if self.format == WireFormat::Plain && self.outgoing.stream(&lines.finish()).await.is_err() {
+            return Outcome::Close;
+        }
+        let dropped_bytes = log.dropped().await;
+        self.reply(Ok(Reply::LogsEnd(LogView { dropped_bytes }))).await
+    }
+
+    /// Sends all that is there. False: the client is gone.
+    async fn log_pieces(&mut self, reader: &mut Reader, lines: &mut LogLines) -> Result<bool> {
+        loop {
+            let read = reader.next().await?;
+            if read.outputs.is_empty() && read.dropped == 0 {
+                return Ok(true);
+            }
+            let mut text = String::new();
+            if read.dropped > 0 {
+                match self.format {
+                    WireFormat::Plain => lines.dropped(&mut text, read.dropped),
+                    WireFormat::Json => text.push_str(&event_line(StreamEvent::Dropped { bytes: read.dropped })),
+                }
+            }
+            for output in read.outputs {
+                match self.format {
+                    WireFormat::Plain => lines.push(&mut text, output),
+                    WireFormat::Json => text.push_str(&event_line(StreamEvent::Output(output))),
+                }
+            }
+            if self.outgoing.stream(&text).await.is_err() {
+                return Ok(false);
+            }
+        }
+    }
+
+    pub(super) async fn events(&mut self, args: &EventsArgs) -> Outcome {
+        let follower = async {
+            let filter = Filter::of_events(&args.filter)?;
+            self.supervisor.follow(args.since, args.until, filter).await
+        };
+        let mut follower: Follower = match follower.await {
+            Ok(follower) => follower,
+            Err(error) => return self.reply(Err(error)).await,
+        };
+        loop {
+            let followed = tokio::select! {
+                biased;
+                followed = follower.next() => followed,
+                () = self.supervisor.shutdown_requested() => break,
+                () = self.incoming.gone() => return Outcome::Close,
+            };
+            let text: String = match followed {
+                Ok(Some(Followed::Events(events))) => events.iter().map(|event| self.event_text(event)).collect(),
+                Ok(Some(Followed::Lost(events))) => match self.format {
+                    WireFormat::Json => event_line(StreamEvent::Lost { events }),
+                    WireFormat::Plain => dotted_line(&format!("[{events} events were lost]")),
+                },
+                Ok(None) => break,
+                Err(error) => return self.reply(Err(error)).await,
+            };
+            if !text.is_empty() && self.outgoing.stream(&text).await.is_err() {
+                return Outcome::Close;
+            }
+        }
+        self.reply(Ok(Reply::EventsEnd(self.supervisor.newest_event()))).await
+    }
+
+    fn event_text(&self, event: &Arc<EventView>) -> String {
+        match self.format {
+            WireFormat::Json => event_line(StreamEvent::Registry { event: Box::new(EventView::clone(event)) }),
+            WireFormat::Plain => dotted_line(&event.line()),
+        }
+    }
+}
+
+fn event_line(event: StreamEvent) -> String {
+    json_line(&Line::<()>::Event(event))
+}
+
+fn dotted_line(line: &str) -> String {
+    let mut text = String::new();
+    reply::dotted_line(&mut text, line);
+    text
+}
+
+/// A log as lines for people: each stream's pieces put together, escaped, with times if they are wanted.
+#[derive(Default)]
+struct LogLines {
+    timestamps: bool,
+    streams: [(LineAssembler, Option<Output>); 2],
+}
+
+impl LogLines {
+    fn push(&mut self, text: &mut String, output: Output) {
+        let timestamps = self.timestamps;
+        let (assembler, begun) = &mut self.streams[usize::from(output.stream == StdStream::Stderr)];
+        let Some(bytes) = output.data.clone().into_bytes() else { return };
+        // The time of a line is that of its first piece.
+        let first = begun.take().unwrap_or_else(|| output.clone());
+        let mut at = first.at;
+        assembler.push(&bytes, |line| {
+            log_line(text, timestamps.then_some(at), line);
+            at = output.at;
+        });
+        if !assembler.is_empty() {
+            *begun = Some(Output { at, ..output });
+        }
+    }
+
+    fn dropped(&mut self, text: &mut String, bytes: u64) {
+        reply::dotted_line(text, &format!("[{bytes} bytes of older output were dropped]"));
+    }
+
+    fn finish(&mut self) -> String {
+        let mut text = String::new();
+        for (assembler, begun) in &mut self.streams {
+            let at = begun.take().map(|o| o.at).filter(|_| self.timestamps);
+            assembler.finish(|line| log_line(&mut text, at, line));
+        }
+        text
+    }
+}
+
+fn log_line(text: &mut String, at: Option<LogTime>, line: &[u8]) {
+    let line = escape::line_of_bytes(line);
+    match at {
+        Some(at) => reply::dotted_line(text, &format!("{at} {line}")),
+        None => reply::dotted_line(text, &line),
+    }
+}

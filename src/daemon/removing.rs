@@ -1,0 +1,177 @@
+//! What goes: records that an operator removes, that are too many or too old, or that were run with `--rm`; and the
+//! directories of those, off everybody's path.
+
+use crate::config::fixed;
+use crate::daemon::blocking;
+use crate::daemon::clock;
+use crate::daemon::store::Removal;
+use crate::daemon::supervisor::{State, Supervisor, What};
+use crate::error::{Error, Result};
+use crate::model::filter::Filter;
+use crate::model::instance::Timestamp;
+use crate::model::name::Name;
+use std::time::Duration;
+
+impl Supervisor {
+    /// Forgets an ended instance with its log. `force` kills it first; `volumes` removes its directory too.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::StillRunning`], [`Error::Denied`] for a directory that is not ours,
+    /// [`Error::StateRefuses`].
+    pub async fn remove(&self, name: &Name, force: bool, volumes: bool) -> Result<()> {
+        self.0.store.accepting()?;
+        if force
+            && self.view(name).is_ok_and(|view| view.is_live())
+            && let Some(done) = self.kill(name)?
+        {
+            done.wait().await;
+        }
+        let reservation = self.reserve(name, What::Removing)?;
+        // A task: once the directory is moved away the record has to follow, whoever waits.
+        let (this, name) = (self.clone(), name.clone());
+        let removal = self.0.tracker.spawn(async move {
+            let grave = if volumes { this.bury(&name).await? } else { None };
+            let ticket = {
+                let mut state = this.lock();
+                let event = state.registry.decide_remove(&name, clock::now())?;
+                let ticket = this.apply_and_tell(&mut state, event, true);
+                reservation.release(&mut state);
+                this.count(&state);
+                ticket
+            };
+            let recorded = ticket.recorded().await;
+            if let Some(grave) = grave {
+                this.dig(grave);
+            }
+            recorded
+        });
+        removal.await.map_err(|e| Error::Internal(format!("a removal ended early: {e}")))?
+    }
+
+    /// Removes every ended instance that is wanted.
+    ///
+    /// # Errors
+    ///
+    /// As [`Supervisor::remove`]; what was removed by then is.
+    pub async fn prune(&self, filter: &Filter, volumes: bool) -> Result<Vec<Name>> {
+        self.0.store.accepting()?;
+        let now = clock::now();
+        let wanted: Vec<Name> = {
+            let state = self.lock();
+            let ended = state.registry.records().filter(|r| !r.state.is_live() && filter.wants(r, now));
+            ended.map(|r| r.name.clone()).collect()
+        };
+        if volumes {
+            let mut removed = Vec::with_capacity(wanted.len());
+            for name in wanted {
+                match self.remove(&name, false, true).await {
+                    Ok(()) => removed.push(name),
+                    // Somebody else removed it, or runs it again.
+                    Err(Error::NotFound(_) | Error::StillRunning(_) | Error::Stopping(_)) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            return Ok(removed);
+        }
+        let mut tickets = vec![];
+        let mut removed = vec![];
+        for name in wanted {
+            let mut state = self.lock();
+            if !state.reserved.contains_key(&name.folded())
+                && let Ok(event) = state.registry.decide_remove(&name, now)
+            {
+                tickets.push(self.apply_and_tell(&mut state, event, true));
+                removed.push(name);
+            }
+        }
+        for ticket in tickets {
+            ticket.recorded().await?;
+        }
+        Ok(removed)
+    }
+
+    /// What was run with `--rm` has ended.
+    pub(super) fn remove_later(&self, name: Name) {
+        let this = self.clone();
+        self.0.tracker.spawn(async move {
+            match this.remove(&name, false, true).await {
+                // Somebody was faster, or runs it again.
+                Ok(()) | Err(Error::NotFound(_) | Error::StillRunning(_) | Error::Stopping(_)) => {}
+                // The next daemon removes it.
+                Err(Error::ShuttingDown) => {}
+                Err(error) => tracing::warn!(instance = %name, "--rm: {error}"),
+            }
+        });
+    }
+
+    /// Removes the records that are too many or too old.
+    pub(super) fn prune_old(&self, state: &mut State) {
+        let now = clock::now();
+        let age = u64::try_from(self.0.limits.ended_for.as_micros()).unwrap_or(u64::MAX);
+        let before = Timestamp(now.0.saturating_sub(age));
+        for event in state.registry.decide_prune(self.0.limits.ended_max, before, now) {
+            // One whose end is still being written down is not forgotten yet.
+            if !state.live.contains_key(&event.id) {
+                self.apply(state, event);
+            }
+        }
+    }
+
+    /// Moves the directory of an instance out of the way, to be removed. `None`: there is none.
+    async fn bury(&self, name: &Name) -> Result<Option<Removal>> {
+        let (this, name) = (self.clone(), name.clone());
+        blocking(move || this.0.workspaces.bury(&name)).await
+    }
+
+    /// Removes a directory that was moved out of the way, off everybody's path and one at a time.
+    fn dig(&self, removal: Removal) {
+        let this = self.clone();
+        // Not in the tracker: the end does not wait for it, and the next daemon goes on with it.
+        let removing = async move {
+            let Ok(_one) = this.0.removing.acquire().await else { return };
+            let removed = blocking({
+                let this = this.clone();
+                move || this.0.workspaces.dig(&removal)
+            });
+            if let Err(error) = removed.await {
+                tracing::warn!("a directory is not removed yet: {error}");
+            }
+        };
+        #[expect(clippy::disallowed_methods, reason = "nobody waits for it, and the next daemon finishes it")]
+        drop(tokio::spawn(removing));
+    }
+
+    /// What an earlier daemon had begun to remove, and what was to go with its end.
+    pub(super) fn resume_removals(&self) {
+        let gone: Vec<Name> = {
+            let state = self.lock();
+            let gone = state.registry.records().filter(|r| r.launch.remove && !r.state.is_live());
+            gone.filter(|r| !state.live.contains_key(&r.id)).map(|r| r.name.clone()).collect()
+        };
+        for name in gone {
+            self.remove_later(name);
+        }
+        match self.0.store.removals() {
+            Ok(removals) => removals.into_iter().for_each(|removal| self.dig(removal)),
+            Err(error) => tracing::warn!("removals that are left: {error}"),
+        }
+    }
+
+    /// Keeps things tidy until the daemon ends: old records, removals that failed, a disk that was full.
+    pub(super) async fn tidy(self) {
+        let mut ticks: u32 = 0;
+        loop {
+            tokio::select! {
+                biased;
+                () = self.shutdown_requested() => return,
+                () = tokio::time::sleep(Duration::from_secs(1)) => ticks = ticks.wrapping_add(1),
+            }
+            self.0.store.look_for_room();
+            if u64::from(ticks) % fixed::TIDY_EVERY.as_secs() == 0 {
+                self.prune_old(&mut self.lock());
+                self.resume_removals();
+            }
+        }
+    }
+}

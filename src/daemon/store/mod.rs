@@ -1,0 +1,487 @@
+//! What is written down: `state.db` in the state directory (SQLite, WAL), held by one daemon at a time.
+//!
+//! Changes go to one thread that commits them in groups ([`writer`]); questions have a connection of their own. A change
+//! that was answered survives the death of the daemon, and one that has to come back also that of the machine.
+
+mod rows;
+mod schema;
+mod writer;
+
+use crate::config::{Durability, Limits};
+use crate::error::{Error, Result};
+use crate::model::event::{Event, EventView};
+use crate::model::instance::{InstanceId, Record, Timestamp};
+use crate::model::reply::RunView;
+use rusqlite::Connection;
+use std::collections::HashSet;
+use std::fs::{File, TryLockError};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use tokio::sync::{broadcast, oneshot};
+use writer::{Job, Shared, Writer};
+
+/// A stored module's row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ModuleRow {
+    /// Its name, as it was spelled.
+    pub name: String,
+    /// SHA-256 of the file, in hex.
+    pub sha256: String,
+    /// Size of the file.
+    pub bytes: u64,
+    /// Whether it is WebAssembly text.
+    pub text: bool,
+}
+
+/// Which directory a path led to when it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Identity {
+    /// `st_dev`.
+    pub device: u64,
+    /// `st_ino`.
+    pub inode: u64,
+}
+
+impl Identity {
+    /// Written down before a directory is made: no directory is this one.
+    pub(super) const INTENDED: Identity = Identity { device: 0, inode: 0 };
+}
+
+/// A directory that is being removed: the tombstone that a removal leaves until it is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Removal {
+    /// Where it was moved to, or is about to be.
+    pub grave: String,
+    /// Where it was.
+    pub path: String,
+    /// Which directory it is.
+    pub identity: Identity,
+}
+
+/// What can be written down.
+#[derive(Debug)]
+pub(super) enum Change {
+    /// Something happened to an instance.
+    Event {
+        /// What.
+        event: Event,
+        /// As it is shown.
+        view: Box<EventView>,
+        /// The place among the ends, if it was one.
+        ended_order: Option<u64>,
+        /// A new run: the values of its environment.
+        env: Vec<(String, String)>,
+    },
+    /// A name leads to a stored file.
+    PutModule(ModuleRow),
+    /// A name is forgotten.
+    ForgetModule(String),
+    /// A directory was made, or with [`Identity::INTENDED`] is about to be.
+    PutWorkspace(String, Identity),
+    /// Directories are forgotten, or that they were going to be made.
+    ForgetWorkspaces(Vec<String>),
+    /// A directory is going to be removed.
+    PutRemoval(Removal),
+    /// It is gone.
+    ForgetRemoval(String),
+}
+
+/// A change that was handed over. Dropped, the change is made all the same.
+#[must_use = "a change is only sure once it was recorded"]
+pub(super) struct Ticket(oneshot::Receiver<Result<()>>);
+
+impl Ticket {
+    /// Waits until the change is in the file.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StateRefuses`]: it is not, and will not be.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub(super) async fn recorded(self) -> Result<()> {
+        self.0.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    /// [`Ticket::recorded`] for a thread that may block.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub(super) fn wait(self) -> Result<()> {
+        self.0.blocking_recv().unwrap_or_else(|_| Err(closed()))
+    }
+}
+
+fn closed() -> Error {
+    Error::StateRefuses("the daemon is ending".to_owned())
+}
+
+/// What an earlier daemon left.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    /// Every instance with its newest run, in the order of ids.
+    pub records: Vec<Record>,
+    /// The smallest id that was never used.
+    pub id_next: u64,
+    /// The number of the next event.
+    pub seq_next: u64,
+}
+
+/// The open store. Its lock goes with it.
+#[derive(Debug)]
+pub(super) struct Store {
+    directory: PathBuf,
+    shared: Arc<Shared>,
+    durability: Durability,
+    /// `None` once it is closed.
+    jobs: Mutex<Option<Sender<Job>>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    reader: Mutex<Option<Connection>>,
+    lock: Mutex<Option<File>>,
+}
+
+impl Store {
+    /// Opens the state directory, made if it is missing (mode 0700), and takes it for this daemon.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Denied`] if another daemon has it, others may write to it, or its contents are not ours or newer than this
+    /// program; [`Error::Io`]. Nothing is ever replaced by something empty.
+    pub(super) fn open(directory: &Path, durability: Durability, limits: &Limits) -> Result<Store> {
+        let io = |what: &str, e: &dyn std::fmt::Display| Error::io(format!("{what} {}", directory.display()), e);
+        make_private(directory).map_err(|e| io("cannot make the state directory", &e))?;
+        check_private(directory)?;
+        let mut options = File::options();
+        options.create(true).truncate(false).write(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let lock = options.open(directory.join("lock")).map_err(|e| io("cannot open the lock in", &e))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::Denied(format!(
+                    "another daemon uses the state directory {}; stop it, or give this one another --state-dir",
+                    directory.display()
+                )));
+            }
+            Err(TryLockError::Error(e)) => return Err(io("cannot lock", &e)),
+        }
+        let connection = schema::open(directory)?;
+        for sub in ["modules", "incoming", "logs"] {
+            make_private(&directory.join(sub)).map_err(|e| io("cannot make a directory in", &e))?;
+        }
+        let error = |e: rusqlite::Error| io("cannot read the state in", &e);
+        let (_, seq_next) = rows::next_numbers(&connection).map_err(error)?;
+        let shared = Arc::new(Shared::new(directory, seq_next - 1));
+        shared.fill_reserve();
+        let (jobs, queue) = mpsc::channel();
+        let writer = Writer::new(connection, Arc::clone(&shared), durability, limits.runs_max, limits.events_max);
+        let writer = std::thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || writer.run(&queue))
+            .map_err(|e| Error::io("cannot start a thread", &e))?;
+        let store = Store {
+            directory: directory.to_owned(),
+            shared,
+            durability,
+            jobs: Mutex::new(Some(jobs)),
+            writer: Mutex::new(Some(writer)),
+            reader: Mutex::new(Some(schema::open_reader(directory)?)),
+            lock: Mutex::new(Some(lock)),
+        };
+        store.clear_incoming();
+        Ok(store)
+    }
+
+    /// What an earlier daemon was still receiving when it died.
+    fn clear_incoming(&self) {
+        let Ok(entries) = std::fs::read_dir(self.incoming()) else { return };
+        for entry in entries.flatten() {
+            if let Err(e) = std::fs::remove_file(entry.path()) {
+                tracing::warn!(path = %entry.path().display(), "cannot remove a leftover: {e}");
+            }
+        }
+    }
+
+    /// Where transfers are received.
+    pub(super) fn incoming(&self) -> PathBuf {
+        self.directory.join("incoming")
+    }
+
+    /// Where logs are.
+    pub(super) fn logs(&self) -> PathBuf {
+        self.directory.join("logs")
+    }
+
+    /// The file of a stored module.
+    pub(super) fn module_path(&self, sha256: &str) -> PathBuf {
+        self.directory.join("modules").join(sha256)
+    }
+
+    /// Whether something new may be begun.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StateRefuses`] after a write that failed.
+    pub(super) fn accepting(&self) -> Result<()> {
+        self.shared.accepting()
+    }
+
+    /// Hands a change over, behind those that were handed over before. `synced`: it is answered when it would survive a power
+    /// failure.
+    pub(super) fn submit(&self, change: Change, synced: bool) -> Ticket {
+        let (done, ticket) = oneshot::channel();
+        self.send(Job { change, synced, done: [Some(done), None] });
+        Ticket(ticket)
+    }
+
+    /// [`Store::submit`], for two who wait: neither has to be woken by the other.
+    pub(super) fn submit_for_two(&self, change: Change, synced: bool) -> (Ticket, Ticket) {
+        let (first, second) = (oneshot::channel(), oneshot::channel());
+        self.send(Job { change, synced, done: [Some(first.0), Some(second.0)] });
+        (Ticket(first.1), Ticket(second.1))
+    }
+
+    /// Hands over a change that nobody waits for.
+    pub(super) fn note(&self, change: Change) {
+        self.send(Job { change, synced: false, done: [None, None] });
+    }
+
+    fn send(&self, job: Job) {
+        if self.durability == Durability::Off
+            && let Job { change: Change::Event { view, .. }, done, .. } = job
+        {
+            self.shared.publish(*view);
+            for done in done.into_iter().flatten() {
+                // Whoever asked may have gone.
+                let _unheard = done.send(Ok(()));
+            }
+            return;
+        }
+        let jobs = lock(&self.jobs);
+        if let Some(jobs) = &*jobs
+            && jobs.send(job).is_err()
+        {
+            tracing::error!("the thread that writes the state is gone");
+        }
+    }
+
+    /// Writes what is left, closes the database, and lets another daemon have the directory. At most a moment, for a disk may
+    /// hang.
+    pub(super) fn close(&self) {
+        // First the connection for questions: the writer's, as the last, tidies up.
+        drop(lock(&self.reader).take());
+        drop(lock(&self.jobs).take());
+        if let Some(writer) = lock(&self.writer).take() {
+            let (done, waited) = mpsc::channel();
+            let joined = std::thread::Builder::new().name("store-close".to_owned()).spawn(move || {
+                // A panic there was told by its own message; and nobody may be waiting any more.
+                let _told = writer.join();
+                let _unheard = done.send(());
+            });
+            if joined.is_err() || waited.recv_timeout(writer::CLOSE).is_err() {
+                // The lock stays: what is still being written must not meet another daemon.
+                tracing::warn!("the state is still being written; left behind");
+                return;
+            }
+        }
+        drop(lock(&self.lock).take());
+    }
+
+    fn ask<T>(&self, question: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+        let reader = lock(&self.reader);
+        question(reader.as_ref().ok_or_else(closed)?)
+            .map_err(|e| Error::io(format!("the state in {}", self.directory.display()), &e))
+    }
+
+    /// Everything that an earlier daemon left of its instances.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Denied`] if it is not what a daemon writes; [`Error::Io`].
+    pub(super) fn load(&self) -> Result<Loaded> {
+        let reader = lock(&self.reader);
+        let reader = reader.as_ref().ok_or_else(closed)?;
+        let load = || {
+            let (id_next, seq_next) = rows::next_numbers(reader)?;
+            Ok(Loaded { records: rows::records(reader)?, id_next, seq_next })
+        };
+        load().map_err(|e: rusqlite::Error| {
+            let path = schema::path(&self.directory);
+            Error::Denied(format!("{} is damaged: {e}; see docs/operations.md (it was left as it is)", path.display()))
+        })
+    }
+
+    /// The values that the newest run of an instance was given; empty if it is gone.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub(super) fn environment(&self, id: InstanceId) -> Result<Vec<(String, String)>> {
+        self.ask(|c| rows::environment(c, id)).map(Option::unwrap_or_default)
+    }
+
+    /// The known runs of an instance, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub(super) fn runs(&self, id: InstanceId) -> Result<Vec<RunView>> {
+        self.ask(|c| rows::runs(c, id))
+    }
+
+    /// The number of the newest event that is written down.
+    pub(super) fn newest_event(&self) -> u64 {
+        self.shared.newest.load(Ordering::Acquire)
+    }
+
+    /// Events as they are written down, from now on.
+    pub(super) fn follow(&self) -> broadcast::Receiver<Arc<EventView>> {
+        self.shared.followers.subscribe()
+    }
+
+    /// Events that were written down, from `seq` on, at most `max`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub(super) fn events(&self, seq: u64, max: usize) -> Result<Vec<EventView>> {
+        self.ask(|c| rows::events(c, seq, max))
+    }
+
+    /// The number of the first event at or after a time; that of the next one if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub(super) fn event_at(&self, at: Timestamp) -> Result<u64> {
+        let newest = self.newest_event();
+        self.ask(|c| rows::event_at(c, at)).map(|seq| seq.unwrap_or(newest + 1))
+    }
+
+    /// The number of the oldest event that is kept; that of the next one if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub(super) fn oldest_event(&self) -> Result<u64> {
+        let newest = self.newest_event();
+        self.ask(rows::oldest_event).map(|seq| seq.unwrap_or(newest + 1))
+    }
+
+    /// Every stored module.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub(super) fn modules(&self) -> Result<Vec<ModuleRow>> {
+        self.ask(rows::modules)
+    }
+
+    /// Removes files that no name leads to: what a daemon had stored when it died, before it was recorded.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub(super) fn remove_unused_modules(&self) -> Result<()> {
+        let used: HashSet<String> = self.modules()?.into_iter().map(|row| row.sha256).collect();
+        let directory = self.directory.join("modules");
+        let entries =
+            std::fs::read_dir(&directory).map_err(|e| Error::io(format!("cannot read {}", directory.display()), &e))?;
+        for entry in entries.flatten() {
+            let unused = entry.file_name().to_str().is_none_or(|name| !used.contains(name));
+            if unused && let Err(e) = std::fs::remove_file(entry.path()) {
+                tracing::warn!(path = %entry.path().display(), "cannot remove an unused module: {e}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Which directory a path led to when this daemon or an earlier one made it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub(super) fn workspace(&self, path: &Path) -> Result<Option<Identity>> {
+        self.ask(|c| rows::workspace(c, &path.to_string_lossy()))
+    }
+
+    /// Forgets directories that are no longer there, so that what is written down does not grow for ever.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub(super) fn forget_lost_workspaces(&self) -> Result<()> {
+        let mut paths = self.ask(rows::workspace_paths)?;
+        paths.retain(|path| Path::new(path).symlink_metadata().is_err_and(|e| e.kind() == ErrorKind::NotFound));
+        tracing::debug!(forgotten = paths.len(), "directories that are gone");
+        if !paths.is_empty() {
+            self.note(Change::ForgetWorkspaces(paths));
+        }
+        Ok(())
+    }
+
+    /// Directories that are being removed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub(super) fn removals(&self) -> Result<Vec<Removal>> {
+        self.ask(rows::removals)
+    }
+
+    /// Looks whether a full disk has room again.
+    pub(super) fn look_for_room(&self) {
+        if self.accepting().is_err() {
+            // Any change makes the writer look.
+            self.note(Change::ForgetWorkspaces(vec![]));
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// What these locks guard is whole after each statement, also if somebody panicked between two.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn make_private(directory: &Path) -> std::io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(directory)
+}
+
+/// Refuses a state directory that somebody else could have written to.
+fn check_private(directory: &Path) -> Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let meta =
+            directory.metadata().map_err(|e| Error::io(format!("cannot look at {}", directory.display()), &e))?;
+        if meta.uid() != rustix::process::geteuid().as_raw() || meta.mode() & 0o022 != 0 {
+            return Err(Error::Denied(format!(
+                "others may write to the state directory {}; make it yours alone (chmod 700) or give another --state-dir",
+                directory.display()
+            )));
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = directory;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,325 @@
+//! Rows and records: what a change writes, and what a start reads back.
+
+use super::{Change, Identity, ModuleRow, Removal};
+use crate::model::event::{Event, EventKind, EventView};
+use crate::model::instance::{Ended, ExitStatus, InstanceId, Launch, Record, State, Timestamp};
+use crate::model::reply::RunView;
+use rusqlite::types::Type;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use std::collections::HashSet;
+use std::sync::Arc;
+
+/// What an environment is written down as: pairs of names and values.
+type Environment = Vec<(String, String)>;
+
+/// Makes one change; the caller's transaction is open.
+pub(super) fn write(connection: &Connection, change: &Change, runs_max: usize) -> rusqlite::Result<()> {
+    match change {
+        Change::Event { event, view, ended_order, env } => {
+            write_event(connection, event, *ended_order, env, runs_max)?;
+            let detail = json(view)?;
+            run(
+                connection,
+                "INSERT INTO event (seq, at, detail) VALUES (?1, ?2, ?3)",
+                params![integer(view.seq)?, integer(event.at.0)?, detail],
+            )
+        }
+        Change::PutModule(row) => run(
+            connection,
+            "INSERT OR REPLACE INTO module (name, sha256, bytes, text) VALUES (?1, ?2, ?3, ?4)",
+            params![row.name, row.sha256, integer(row.bytes)?, row.text],
+        ),
+        Change::ForgetModule(name) => any(connection, "DELETE FROM module WHERE name = ?1", params![name]),
+        // SQLite's integers are signed; the bits of these go through unchanged.
+        Change::PutWorkspace(path, identity) => run(
+            connection,
+            "INSERT OR REPLACE INTO workspace (path, device, inode) VALUES (?1, ?2, ?3)",
+            params![path, identity.device.cast_signed(), identity.inode.cast_signed()],
+        ),
+        Change::ForgetWorkspaces(paths) => {
+            paths.iter().try_for_each(|p| any(connection, "DELETE FROM workspace WHERE path = ?1", params![p]))
+        }
+        Change::PutRemoval(removal) => run(
+            connection,
+            "INSERT INTO removal (grave, path, device, inode) VALUES (?1, ?2, ?3, ?4)",
+            params![
+                removal.grave,
+                removal.path,
+                removal.identity.device.cast_signed(),
+                removal.identity.inode.cast_signed()
+            ],
+        ),
+        Change::ForgetRemoval(grave) => any(connection, "DELETE FROM removal WHERE grave = ?1", params![grave]),
+    }
+}
+
+fn write_event(
+    connection: &Connection,
+    event: &Event,
+    ended_order: Option<u64>,
+    env: &Environment,
+    runs_max: usize,
+) -> rusqlite::Result<()> {
+    let (id, number, at) = (integer(event.id.0)?, event.run, integer(event.at.0)?);
+    let order = ended_order.map(integer).transpose()?;
+    match &event.kind {
+        EventKind::Created(launch) => {
+            // The policy's count goes on from a run to the one that follows it, and begins anew with an operator's.
+            run(
+                connection,
+                "INSERT INTO instance (id, name, run, restarts, stop_requested, restarting, ended_order, env)
+                 VALUES (?1, ?2, ?3, 0, 0, 0, NULL, ?4)
+                 ON CONFLICT (id) DO UPDATE SET run = excluded.run, stop_requested = 0,
+                 restarts = CASE restarting WHEN 1 THEN restarts ELSE 0 END, restarting = 0, ended_order = NULL,
+                 env = excluded.env",
+                params![id, event.name.as_str(), number, json(env)?],
+            )?;
+            run(
+                connection,
+                "INSERT INTO run (instance, run, state, created_at, launch) VALUES (?1, ?2, 'created', ?3, ?4)",
+                params![id, number, at, json(&**launch)?],
+            )?;
+            let kept = i64::from(number) - i64::try_from(runs_max).unwrap_or(i64::MAX);
+            if kept > 0 {
+                any(connection, "DELETE FROM run WHERE instance = ?1 AND run <= ?2", params![id, kept])?;
+            }
+            Ok(())
+        }
+        EventKind::Started => run(
+            connection,
+            "UPDATE run SET state = 'running', started_at = ?3 WHERE instance = ?1 AND run = ?2 AND state = 'created'",
+            params![id, number, at],
+        ),
+        EventKind::StopRequested => {
+            run(connection, "UPDATE instance SET stop_requested = 1 WHERE id = ?1", params![id])
+        }
+        EventKind::Restarting { ended, restarts, .. } => {
+            write_end(connection, id, number, ended, at)?;
+            run(connection, "UPDATE instance SET restarting = 1, restarts = ?2 WHERE id = ?1", params![id, restarts])
+        }
+        EventKind::Ended(ended) => {
+            write_end(connection, id, number, ended, at)?;
+            run(connection, "UPDATE instance SET restarting = 0, ended_order = ?2 WHERE id = ?1", params![id, order])
+        }
+        EventKind::RestartCancelled => {
+            run(connection, "UPDATE instance SET restarting = 0, ended_order = ?2 WHERE id = ?1", params![id, order])
+        }
+        EventKind::Resumed => run(
+            connection,
+            "UPDATE instance SET restarting = 1, stop_requested = 0, ended_order = NULL WHERE id = ?1",
+            params![id],
+        ),
+        EventKind::Removed => {
+            any(connection, "DELETE FROM run WHERE instance = ?1", params![id])?;
+            run(connection, "DELETE FROM instance WHERE id = ?1", params![id])
+        }
+    }
+}
+
+fn write_end(connection: &Connection, id: i64, number: u32, ended: &Ended, at: i64) -> rusqlite::Result<()> {
+    run(
+        connection,
+        "UPDATE run SET state = ?3, exit_code = ?4, reason = ?5, message = ?6, ended_at = ?7
+         WHERE instance = ?1 AND run = ?2 AND state IN ('created', 'running')",
+        params![id, number, ended.status.word(), ended.status.exit_code(), ended.reason, ended.message, at],
+    )
+}
+
+/// A change of exactly one row: otherwise what is in memory does not follow from what is on disk.
+fn run(connection: &Connection, sql: &str, params: impl rusqlite::Params) -> rusqlite::Result<()> {
+    match connection.prepare_cached(sql)?.execute(params)? {
+        1 => Ok(()),
+        n => Err(rusqlite::Error::StatementChangedRows(n)),
+    }
+}
+
+/// A change of as many rows as there are.
+fn any(connection: &Connection, sql: &str, params: impl rusqlite::Params) -> rusqlite::Result<()> {
+    connection.prepare_cached(sql)?.execute(params).map(|_| ())
+}
+
+fn json<T: serde::Serialize + ?Sized>(value: &T) -> rusqlite::Result<String> {
+    serde_json::to_string(value).map_err(|e| rusqlite::Error::ToSqlConversionFailure(Box::new(e)))
+}
+
+fn integer(n: u64) -> rusqlite::Result<i64> {
+    i64::try_from(n).map_err(|e| rusqlite::Error::ToSqlConversionFailure(Box::new(e)))
+}
+
+/// A column that holds something that we never wrote.
+fn bad(column: usize, why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, Type::Text, why.into())
+}
+
+fn from_json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
+    serde_json::from_str(row.get_ref(column)?.as_str()?).map_err(|e| bad(column, e))
+}
+
+fn timestamp(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Timestamp>> {
+    let at: Option<i64> = row.get(column)?;
+    at.map(|at| u64::try_from(at).map(Timestamp).map_err(|e| bad(column, e))).transpose()
+}
+
+fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    let n: i64 = row.get(column)?;
+    u64::try_from(n).map_err(|e| bad(column, e))
+}
+
+/// Every instance with its newest run, in the order of ids; checked, so that the registry can rely on it.
+pub(super) fn records(connection: &Connection) -> rusqlite::Result<Vec<Record>> {
+    let mut statement = connection.prepare(
+        "SELECT i.id, i.name, i.run, i.restarts, i.stop_requested, i.restarting, i.ended_order,
+                r.state, r.exit_code, r.reason, r.message, r.created_at, r.started_at, r.ended_at, r.launch
+         FROM instance i JOIN run r ON r.instance = i.id AND r.run = i.run ORDER BY i.id",
+    )?;
+    let records: Vec<Record> = statement.query_map([], record)?.collect::<Result<_, _>>()?;
+    let all: i64 = connection.query_row("SELECT count(*) FROM instance", [], |row| row.get(0))?;
+    if usize::try_from(all).ok() != Some(records.len()) {
+        return Err(bad(2, "an instance without its newest run"));
+    }
+    let mut names = HashSet::with_capacity(records.len());
+    match records.iter().find(|r| !names.insert(r.name.folded())) {
+        Some(twice) => Err(bad(1, format!("two instances named '{}'", twice.name))),
+        None => Ok(records),
+    }
+}
+
+fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
+    let restarting: bool = row.get(5)?;
+    let ended_order: Option<i64> = row.get(6)?;
+    let state = match (row.get_ref(7)?.as_str()?, restarting) {
+        ("created", false) => State::Created,
+        ("running", false) => State::Running,
+        (_, true) => State::Restarting(ended(row, 7)?),
+        (_, false) => State::Ended(ended(row, 7)?),
+    };
+    if ended_order.is_some() == state.is_live() {
+        return Err(bad(6, "an end without its place, or a place without an end"));
+    }
+    Ok(Record {
+        id: InstanceId(unsigned(row, 0)?),
+        name: row.get_ref(1)?.as_str()?.parse().map_err(|e: crate::Error| bad(1, e))?,
+        run: row.get(2)?,
+        launch: Arc::new(from_json::<Launch>(row, 14)?),
+        state,
+        stop_requested: row.get(4)?,
+        restarts: row.get(3)?,
+        created_at: Timestamp(unsigned(row, 11)?),
+        started_at: timestamp(row, 12)?,
+        ended_at: timestamp(row, 13)?,
+        ended_order: ended_order.map(|n| u64::try_from(n).map_err(|e| bad(6, e))).transpose()?,
+    })
+}
+
+/// The columns state, `exit_code`, reason, message from `first` on.
+fn ended(row: &Row<'_>, first: usize) -> rusqlite::Result<Ended> {
+    let status = match row.get_ref(first)?.as_str()? {
+        "exited" => ExitStatus::Exited(row.get(first + 1)?),
+        "trapped" => ExitStatus::Trapped,
+        "stopped" => ExitStatus::Stopped,
+        "killed" => ExitStatus::Killed,
+        "timed-out" => ExitStatus::TimedOut,
+        "failed" => ExitStatus::Failed,
+        "lost" => ExitStatus::Lost,
+        other => return Err(bad(first, format!("no state is called '{other}'"))),
+    };
+    Ok(Ended { status, reason: row.get(first + 2)?, message: row.get(first + 3)? })
+}
+
+/// The smallest numbers that were never used: of an instance, and of an event.
+pub(super) fn next_numbers(connection: &Connection) -> rusqlite::Result<(u64, u64)> {
+    let next = |table: &str| {
+        let used: Option<i64> = connection
+            .query_row("SELECT seq FROM sqlite_sequence WHERE name = ?1", [table], |row| row.get(0))
+            .optional()?;
+        Ok::<_, rusqlite::Error>(used.and_then(|used| u64::try_from(used).ok()).map_or(1, |used| used + 1))
+    };
+    Ok((next("instance")?, next("event")?))
+}
+
+/// The values that the newest run of an instance was given.
+pub(super) fn environment(connection: &Connection, id: InstanceId) -> rusqlite::Result<Option<Environment>> {
+    let mut statement = connection.prepare_cached("SELECT env FROM instance WHERE id = ?1")?;
+    statement.query_row([integer(id.0)?], |row| from_json(row, 0)).optional()
+}
+
+/// The known runs of an instance, oldest first.
+pub(super) fn runs(connection: &Connection, id: InstanceId) -> rusqlite::Result<Vec<RunView>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT run, state, exit_code, reason, message, created_at, started_at, ended_at, launch
+         FROM run WHERE instance = ?1 ORDER BY run",
+    )?;
+    let rows = statement.query_map([integer(id.0)?], |row| {
+        let launch: Launch = from_json(row, 8)?;
+        Ok(RunView {
+            run: row.get(0)?,
+            module: launch.module,
+            digest: launch.digest,
+            state: row.get(1)?,
+            exit_code: row.get(2)?,
+            reason: row.get(3)?,
+            message: row.get(4)?,
+            created_at: Timestamp(unsigned(row, 5)?).to_string(),
+            started_at: timestamp(row, 6)?.map(|t| t.to_string()),
+            ended_at: timestamp(row, 7)?.map(|t| t.to_string()),
+        })
+    })?;
+    rows.collect()
+}
+
+/// Events from `seq` on, at most `max`.
+pub(super) fn events(connection: &Connection, seq: u64, max: usize) -> rusqlite::Result<Vec<EventView>> {
+    let mut statement = connection.prepare_cached("SELECT detail FROM event WHERE seq >= ?1 ORDER BY seq LIMIT ?2")?;
+    let from = i64::try_from(seq).unwrap_or(i64::MAX);
+    let rows = statement.query_map(params![from, i64::try_from(max).unwrap_or(i64::MAX)], |row| from_json(row, 0))?;
+    rows.collect()
+}
+
+/// The number of the first event that is kept at or after a time. `None`: there is none.
+pub(super) fn event_at(connection: &Connection, at: Timestamp) -> rusqlite::Result<Option<u64>> {
+    // Times may go backwards with the clock, so the first in order is looked for, not the earliest.
+    let mut statement = connection.prepare_cached("SELECT seq FROM event WHERE at >= ?1 ORDER BY seq LIMIT 1")?;
+    statement.query_row([i64::try_from(at.0).unwrap_or(i64::MAX)], |row| unsigned(row, 0)).optional()
+}
+
+/// The number of the oldest event that is kept.
+pub(super) fn oldest_event(connection: &Connection) -> rusqlite::Result<Option<u64>> {
+    let oldest: Option<i64> =
+        connection.prepare_cached("SELECT min(seq) FROM event")?.query_row([], |row| row.get(0))?;
+    Ok(oldest.and_then(|seq| u64::try_from(seq).ok()))
+}
+
+/// Every stored module, by name.
+pub(super) fn modules(connection: &Connection) -> rusqlite::Result<Vec<ModuleRow>> {
+    let mut statement = connection.prepare_cached("SELECT name, sha256, bytes, text FROM module ORDER BY name")?;
+    let rows = statement.query_map([], |row| {
+        Ok(ModuleRow { name: row.get(0)?, sha256: row.get(1)?, bytes: unsigned(row, 2)?, text: row.get(3)? })
+    })?;
+    rows.collect()
+}
+
+fn identity(row: &Row<'_>, first: usize) -> rusqlite::Result<Identity> {
+    let device: i64 = row.get(first)?;
+    let inode: i64 = row.get(first + 1)?;
+    Ok(Identity { device: device.cast_unsigned(), inode: inode.cast_unsigned() })
+}
+
+/// Which directory a path led to.
+pub(super) fn workspace(connection: &Connection, path: &str) -> rusqlite::Result<Option<Identity>> {
+    let mut statement = connection.prepare_cached("SELECT device, inode FROM workspace WHERE path = ?1")?;
+    statement.query_row([path], |row| identity(row, 0)).optional()
+}
+
+/// Every path that is written down.
+pub(super) fn workspace_paths(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    let mut statement = connection.prepare("SELECT path FROM workspace")?;
+    statement.query_map([], |row| row.get(0))?.collect()
+}
+
+/// Every directory that is being removed.
+pub(super) fn removals(connection: &Connection) -> rusqlite::Result<Vec<Removal>> {
+    let mut statement = connection.prepare("SELECT grave, path, device, inode FROM removal")?;
+    let rows = statement
+        .query_map([], |row| Ok(Removal { grave: row.get(0)?, path: row.get(1)?, identity: identity(row, 2)? }))?;
+    rows.collect()
+}

@@ -1,0 +1,194 @@
+//! The database file: how it is made, recognised, brought to this version, and refused.
+//!
+//! Each version's schema is what the migrations up to it make; they only ever go forward, in one transaction. A file of each
+//! version is kept in `tests/state/`, and a test opens them all.
+
+use crate::error::{Error, Result};
+use rusqlite::{Connection, OpenFlags};
+use std::path::{Path, PathBuf};
+
+/// `PRAGMA application_id` of our files: "crcl".
+const APPLICATION_ID: i32 = 0x6372_636c;
+
+/// What makes a database of version 1 out of nothing, of version 2 out of one of version 1, and so on.
+const MIGRATIONS: [&str; 2] = [
+    "CREATE TABLE module (
+        name   TEXT PRIMARY KEY COLLATE NOCASE,
+        sha256 TEXT NOT NULL CHECK (length(sha256) = 64),
+        bytes  INTEGER NOT NULL CHECK (bytes >= 0),
+        text   INTEGER NOT NULL CHECK (text IN (0, 1))
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE workspace (
+        path   TEXT PRIMARY KEY,
+        device INTEGER NOT NULL,
+        inode  INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;",
+    // AUTOINCREMENT: a number is never used twice, also when the row that had it is gone.
+    "CREATE TABLE instance (
+        id             INTEGER PRIMARY KEY AUTOINCREMENT,
+        name           TEXT NOT NULL UNIQUE COLLATE NOCASE,
+        run            INTEGER NOT NULL CHECK (run >= 1),
+        restarts       INTEGER NOT NULL CHECK (restarts >= 0),
+        stop_requested INTEGER NOT NULL CHECK (stop_requested IN (0, 1)),
+        -- 1 between two runs
+        restarting     INTEGER NOT NULL CHECK (restarting IN (0, 1)),
+        -- the order of ends; null while it is alive
+        ended_order    INTEGER UNIQUE,
+        -- names and values of environment variables, for the next run
+        env            TEXT NOT NULL CHECK (json_valid(env))
+    ) STRICT;
+    CREATE TABLE run (
+        instance   INTEGER NOT NULL,
+        run        INTEGER NOT NULL,
+        state      TEXT NOT NULL,
+        exit_code  INTEGER,
+        reason     TEXT,
+        message    TEXT,
+        -- microseconds since 1970
+        created_at INTEGER NOT NULL,
+        started_at INTEGER,
+        ended_at   INTEGER,
+        -- what it was given: module, digest, args, …
+        launch     TEXT NOT NULL CHECK (json_valid(launch)),
+        PRIMARY KEY (instance, run)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE event (
+        seq    INTEGER PRIMARY KEY AUTOINCREMENT,
+        at     INTEGER NOT NULL,
+        detail TEXT NOT NULL CHECK (json_valid(detail))
+    ) STRICT;
+    -- directories that are being removed
+    CREATE TABLE removal (
+        grave  TEXT PRIMARY KEY,
+        path   TEXT NOT NULL,
+        device INTEGER NOT NULL,
+        inode  INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    -- the newest event that is known to survive a power failure
+    CREATE TABLE synced (seq INTEGER NOT NULL) STRICT;
+    INSERT INTO synced VALUES (0);",
+];
+
+/// `PRAGMA user_version`: the schema that this program writes.
+pub(super) const VERSION: usize = MIGRATIONS.len();
+
+/// The database of a state directory.
+pub(super) fn path(directory: &Path) -> PathBuf {
+    directory.join("state.db")
+}
+
+/// Opens the database, made if the directory is a new one, and brings it to this version.
+///
+/// # Errors
+///
+/// [`Error::Denied`] for what is damaged, empty, foreign, newer than this program, or missing where there should be one: it
+/// is left as it is. [`Error::Io`].
+pub(super) fn open(directory: &Path) -> Result<Connection> {
+    let path = path(directory);
+    let refuse = |why: &str| {
+        Error::Denied(format!(
+            "{} {why}; move it away or give another --state-dir (it was left as it is)",
+            path.display()
+        ))
+    };
+    let failed = |e: rusqlite::Error| match e.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::NotADatabase | rusqlite::ErrorCode::DatabaseCorrupt) => {
+            refuse("is damaged or no database")
+        }
+        _ => Error::io(format!("cannot open {}", path.display()), &e),
+    };
+    match path.symlink_metadata() {
+        Ok(meta) if !meta.is_file() => return Err(refuse("is not a file")),
+        Ok(meta) if meta.len() == 0 => return Err(refuse("is empty")),
+        Ok(_) => {}
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            if let Some(left) = left_behind(directory) {
+                return Err(Error::Denied(format!(
+                    "{} is missing, but there is {}, so there was one; put it back (docs/operations.md), or move the \
+                     whole state directory away",
+                    path.display(),
+                    left.display()
+                )));
+            }
+            make(&path).map_err(failed)?;
+        }
+        Err(e) => return Err(Error::io(format!("cannot look at {}", path.display()), &e)),
+    }
+    let mut connection =
+        Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+            .map_err(failed)?;
+    let id: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(failed)?;
+    if id != APPLICATION_ID {
+        return Err(refuse("is not Coracle's"));
+    }
+    let version = version(&connection).map_err(failed)?;
+    if version > VERSION {
+        return Err(refuse("was written by a newer Coracle"));
+    }
+    let sound: String = connection.pragma_query_value(None, "quick_check", |row| row.get(0)).map_err(failed)?;
+    if sound != "ok" {
+        return Err(refuse("is damaged"));
+    }
+    connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
+    migrate(&mut connection, version).map_err(failed)?;
+    Ok(connection)
+}
+
+/// A second connection, for questions: they do not wait for the writer, nor the writer for them.
+pub(super) fn open_reader(directory: &Path) -> Result<Connection> {
+    let path = path(directory);
+    Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+        .map_err(|e| Error::io(format!("cannot open {}", path.display()), &e))
+}
+
+/// Something that only a daemon with a database has put there.
+fn left_behind(directory: &Path) -> Option<PathBuf> {
+    let wal = directory.join("state.db-wal");
+    if wal.exists() {
+        return Some(wal);
+    }
+    ["modules", "logs"]
+        .iter()
+        .map(|sub| directory.join(sub))
+        .find(|sub| std::fs::read_dir(sub).is_ok_and(|mut entries| entries.next().is_some()))
+}
+
+/// Makes the file under another name first, so that a daemon that dies meanwhile leaves no half of one.
+fn make(path: &Path) -> rusqlite::Result<()> {
+    let unfinished = path.with_extension("new");
+    let unnamed = |e: std::io::Error| rusqlite::Error::ToSqlConversionFailure(Box::new(e));
+    if let Err(e) = std::fs::remove_file(&unfinished)
+        && e.kind() != std::io::ErrorKind::NotFound
+    {
+        return Err(unnamed(e));
+    }
+    let mut options = std::fs::File::options();
+    options.write(true).create_new(true);
+    // SQLite gives its other files the mode of this one.
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(&unfinished).map_err(unnamed)?;
+    let mut connection = Connection::open(&unfinished)?;
+    connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+    migrate(&mut connection, 0)?;
+    connection.close().map_err(|(_, e)| e)?;
+    std::fs::rename(&unfinished, path).map_err(unnamed)
+}
+
+fn version(connection: &Connection) -> rusqlite::Result<usize> {
+    let version: i32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    // One that cannot be is newer than all that are.
+    Ok(usize::try_from(version).unwrap_or(usize::MAX))
+}
+
+fn migrate(connection: &mut Connection, from: usize) -> rusqlite::Result<()> {
+    if from == VERSION {
+        return Ok(());
+    }
+    let transaction = connection.transaction()?;
+    for migration in &MIGRATIONS[from..] {
+        transaction.execute_batch(migration)?;
+    }
+    transaction.pragma_update(None, "user_version", i32::try_from(VERSION).expect("a handful of versions"))?;
+    transaction.commit()
+}

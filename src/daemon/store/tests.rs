@@ -1,0 +1,367 @@
+//! The store, against the registry that it follows and against files that are not what they should be.
+
+use super::*;
+use crate::config::Config;
+use crate::model::event::EventKind;
+use crate::model::instance::{Ended, ExitStatus, State};
+use crate::model::registry::Registry;
+use crate::model::registry::tests::{launch, name};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+fn limits() -> Limits {
+    Config::new(([127, 0, 0, 1], 0).into(), "s".into(), "r".into()).limits
+}
+
+fn open(directory: &Path) -> Result<Store> {
+    Store::open(directory, Durability::Normal, &limits())
+}
+
+fn row(name: &str, text: bool) -> ModuleRow {
+    ModuleRow { name: name.into(), sha256: "ab".repeat(32), bytes: 7, text }
+}
+
+/// A registry and the store that follows it, as the supervisor has them.
+struct Pair {
+    registry: Registry,
+    store: Store,
+    seq_next: u64,
+}
+
+impl Pair {
+    fn open(directory: &Path, limits: &Limits) -> Pair {
+        let store = Store::open(directory, Durability::Normal, limits).unwrap();
+        let loaded = store.load().unwrap();
+        let mut registry = Registry::restore(loaded.records);
+        registry.reserve_ids(loaded.id_next);
+        Pair { registry, store, seq_next: loaded.seq_next }
+    }
+
+    fn apply(&mut self, event: Event) -> Ticket {
+        let seq = self.seq_next;
+        self.seq_next += 1;
+        let before = self.registry.by_id(event.id).cloned();
+        self.registry.apply(&event);
+        let after = self.registry.by_id(event.id);
+        let view = Box::new(EventView::of(seq, &event, after.or(before.as_ref()).unwrap()));
+        let ended_order = after.and_then(|r| r.ended_order);
+        let env = vec![("KEY".to_owned(), "value".to_owned())];
+        self.store.submit(Change::Event { event, view, ended_order, env }, false)
+    }
+
+    fn run(&mut self, n: &str) -> InstanceId {
+        let event = self.registry.decide_run(&name(n), launch(n), 1000, Timestamp(1)).unwrap();
+        let id = event.id;
+        self.apply(event).wait().unwrap();
+        id
+    }
+
+    fn end(&mut self, id: InstanceId, again: bool) {
+        let ended = Ended { status: ExitStatus::Exited(3), reason: "exit".into(), message: Some("\u{0} ü".into()) };
+        let event = self.registry.ended(id, ended, again, Duration::default, Timestamp(5));
+        self.apply(event).wait().unwrap();
+    }
+}
+
+#[test]
+fn what_was_stored_is_there_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let identity = Identity { device: u64::MAX, inode: 1 << 63 };
+    {
+        let store = open(&state).unwrap();
+        store.submit(Change::PutModule(row("app", false)), true).wait().unwrap();
+        store.submit(Change::PutModule(row("gone", false)), true).wait().unwrap();
+        store.submit(Change::PutModule(row("app", true)), true).wait().unwrap();
+        store.submit(Change::ForgetModule("gone".into()), true).wait().unwrap();
+        store.note(Change::PutWorkspace("/tmp/x".into(), identity));
+    }
+    let store = open(&state).unwrap();
+    assert_eq!(store.modules().unwrap(), [row("app", true)]);
+    assert_eq!(store.workspace(Path::new("/tmp/x")).unwrap(), Some(identity));
+    assert_eq!(store.workspace(Path::new("/tmp/y")).unwrap(), None);
+    let here = dir.path().to_string_lossy().into_owned();
+    store.note(Change::PutWorkspace(here, identity));
+    store
+        .submit(Change::PutWorkspace(dir.path().join("gone").to_string_lossy().into_owned(), identity), false)
+        .wait()
+        .unwrap();
+    store.forget_lost_workspaces().unwrap();
+    let removal = Removal { grave: "g".into(), path: "p".into(), identity };
+    store.submit(Change::PutRemoval(removal.clone()), false).wait().unwrap();
+    assert_eq!(store.workspace(dir.path()).unwrap(), Some(identity));
+    assert_eq!(store.workspace(&dir.path().join("gone")).unwrap(), None);
+    assert_eq!(store.removals().unwrap(), [removal]);
+    store.submit(Change::ForgetRemoval("g".into()), false).wait().unwrap();
+    assert!(store.removals().unwrap().is_empty());
+}
+
+/// Whatever happens to instances: what is read back is what was in memory.
+#[test]
+fn the_registry_is_read_back_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut pair = Pair::open(dir.path(), &limits());
+    let alive = pair.run("alive");
+    let event = pair.registry.started(alive, Timestamp(2));
+    pair.apply(event).wait().unwrap();
+    let ended = pair.run("ended");
+    pair.end(ended, false);
+    let between = pair.run("between");
+    pair.end(between, true);
+    let again = pair.run("again");
+    pair.end(again, true);
+    let event = pair.registry.next_run(again, launch("again"), Timestamp(9));
+    pair.apply(event).wait().unwrap();
+    let stopped = pair.run("stopped");
+    let event = pair.registry.decide_stop(&name("stopped"), Timestamp(3)).unwrap().unwrap();
+    pair.apply(event).wait().unwrap();
+    pair.end(stopped, true);
+    let cancelled = pair.run("cancelled");
+    pair.end(cancelled, true);
+    let event = pair.registry.restart_cancelled(cancelled, Timestamp(7));
+    pair.apply(event).wait().unwrap();
+    let resumed = pair.run("resumed");
+    pair.end(resumed, false);
+    let event = Event::of(pair.registry.by_id(resumed).unwrap(), Timestamp(8), EventKind::Resumed);
+    pair.apply(event).wait().unwrap();
+    let removed = pair.run("removed");
+    pair.end(removed, false);
+    let event = pair.registry.decide_remove(&name("removed"), Timestamp(9)).unwrap();
+    pair.apply(event).wait().unwrap();
+    let records: Vec<Record> = pair.registry.records().cloned().collect();
+    assert_eq!(records.len(), 7);
+    let seq_next = pair.seq_next;
+    drop(pair);
+
+    let again = Pair::open(dir.path(), &limits());
+    assert!(
+        again.registry.records().eq(records.iter()),
+        "{:#?}\n{records:#?}",
+        again.registry.records().collect::<Vec<_>>()
+    );
+    assert_eq!(again.seq_next, seq_next, "numbers of events go on");
+    assert_eq!(again.store.environment(alive).unwrap(), [("KEY".to_owned(), "value".to_owned())]);
+    let mut again = again;
+    assert!(again.run("new").0 > removed.0, "an id is never used twice");
+}
+
+#[test]
+fn runs_and_events_are_kept_within_their_limits() {
+    let dir = tempfile::tempdir().unwrap();
+    let small = Limits { runs_max: 3, events_max: 10, ..limits() };
+    let mut pair = Pair::open(dir.path(), &small);
+    let mut id = InstanceId(0);
+    for _ in 0..5 {
+        id = pair.run("job");
+        pair.end(id, false);
+    }
+    let runs = pair.store.runs(id).unwrap();
+    assert_eq!(runs.iter().map(|r| r.run).collect::<Vec<_>>(), [3, 4, 5]);
+    assert_eq!((runs[0].state.as_str(), runs[0].exit_code, runs[0].ended_at.is_some()), ("exited", Some(3), true));
+    for _ in 0..600 {
+        pair.run("job");
+        pair.end(id, false);
+    }
+    drop(pair);
+    let pair = Pair::open(dir.path(), &small);
+    let kept = pair.seq_next - pair.store.oldest_event().unwrap();
+    assert!((10..=1100).contains(&kept), "{kept}: trimmed now and then");
+    assert_eq!(pair.store.events(0, 5000).unwrap().len() as u64, kept);
+}
+
+#[test]
+fn events_are_found_by_number_and_by_time_and_followed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut pair = Pair::open(dir.path(), &limits());
+    let mut live = pair.store.follow();
+    let id = pair.run("a");
+    pair.end(id, false);
+    let all = pair.store.events(0, 10).unwrap();
+    assert_eq!(all.iter().map(|e| (e.seq, e.kind.as_str())).collect::<Vec<_>>(), [(1, "created"), (2, "ended")]);
+    assert_eq!((all[1].exit_code, all[1].state.as_deref()), (Some(3), Some("exited")));
+    assert_eq!(*live.try_recv().unwrap(), all[0], "a follower sees what is on record");
+    assert_eq!(*live.try_recv().unwrap(), all[1]);
+    assert_eq!(pair.store.event_at(Timestamp(2)).unwrap(), 2);
+    assert_eq!(pair.store.event_at(Timestamp(6)).unwrap(), 3, "the next one");
+    assert_eq!(pair.store.newest_event(), 2);
+}
+
+#[test]
+fn a_directory_serves_one_daemon() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir.path().join("s")).unwrap();
+    let second = open(&dir.path().join("s")).unwrap_err();
+    assert!(second.to_string().contains("another daemon"), "{second}");
+    drop(store);
+    open(&dir.path().join("s")).unwrap();
+}
+
+/// A lock file that a dead daemon left says nothing: the kernel's lock went with it.
+#[test]
+fn a_lock_that_nobody_holds_is_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("lock"), "12345\n").unwrap();
+    open(dir.path()).unwrap();
+}
+
+/// A file of each version that was ever released, read by this one.
+#[test]
+fn older_files_are_brought_to_this_version() {
+    for version in 1..=schema::VERSION {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/state/v{version}.db"));
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::copy(&file, dir.path().join("state.db")).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+        let mut pair = Pair::open(dir.path(), &limits());
+        let modules = pair.store.modules().unwrap();
+        assert_eq!(modules.len(), 1, "version {version}");
+        assert_eq!((modules[0].name.as_str(), modules[0].text), ("seven", true));
+        let identity = Identity { device: 1, inode: 2 };
+        assert_eq!(pair.store.workspace(Path::new("/nowhere/seven")).unwrap(), Some(identity));
+        if version >= 2 {
+            let records: BTreeMap<_, _> = pair.registry.records().map(|r| (r.name.to_string(), r)).collect();
+            assert_eq!(records["seven"].state.to_string(), "exited (7)");
+            assert_eq!(records["web"].launch.restart.to_string(), "unless-stopped");
+            assert_eq!(records["web"].launch.labels["tier"], "front");
+            assert!(records["web"].state.is_live(), "it was killed under it");
+            assert_eq!(pair.store.environment(records["web"].id).unwrap(), [("KEY".to_owned(), "value".to_owned())]);
+            assert!(pair.seq_next > 3);
+        }
+        pair.run("new");
+    }
+}
+
+#[test]
+fn a_file_that_is_not_ours_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.db");
+    let foreign = dir.path().join("foreign.db");
+    Connection::open(&foreign).unwrap().execute_batch("CREATE TABLE t (x)").unwrap();
+    let ours = dir.path().join("ours");
+    {
+        let mut pair = Pair::open(&ours, &limits());
+        for i in 0..100 {
+            pair.run(&format!("n{i}"));
+        }
+    }
+    let ours = ours.join("state.db");
+    let changed = |sql: &str| {
+        let copy = dir.path().join("copy.db");
+        std::fs::copy(&ours, &copy).unwrap();
+        Connection::open(&copy).unwrap().execute_batch(sql).unwrap();
+        std::fs::read(&copy).unwrap()
+    };
+    let whole = std::fs::read(&ours).unwrap();
+    for (bytes, why) in [
+        (vec![], "empty"),
+        (b"garbage".repeat(1000), "damaged"),
+        (whole[..whole.len() / 2].to_vec(), "damaged"),
+        (whole[..1000].to_vec(), "damaged"),
+        (std::fs::read(&foreign).unwrap(), "not Coracle's"),
+        (changed("PRAGMA user_version = 99"), "newer"),
+        (changed("PRAGMA user_version = -1"), "newer"),
+        // What SQLite cannot see.
+        (changed("DELETE FROM run WHERE instance = 3"), "damaged"),
+        (changed("UPDATE run SET state = 'dreaming' WHERE instance = 3"), "damaged"),
+        (changed("UPDATE run SET launch = '{}' WHERE instance = 3"), "damaged"),
+        (changed("UPDATE instance SET name = '../x' WHERE id = 3"), "damaged"),
+        (changed("UPDATE instance SET ended_order = 7 WHERE id = 3"), "damaged"),
+    ] {
+        std::fs::write(&path, &bytes).unwrap();
+        let error = open(dir.path()).and_then(|store| store.load()).unwrap_err().to_string();
+        assert!(error.contains(why) && error.contains("left as it is"), "{why}: {error}");
+        let journal_mode = 18..20;
+        let mut now = std::fs::read(&path).unwrap();
+        if now.len() == bytes.len() && now.len() > 20 {
+            // Opened in WAL mode before the rows were read; nothing else may differ.
+            now[journal_mode.clone()].copy_from_slice(&bytes[journal_mode]);
+        }
+        assert!(now == bytes, "{why}: the file was touched");
+        for left in ["state.db-wal", "state.db-shm", "modules", "incoming", "logs", "reserve"] {
+            let left = dir.path().join(left);
+            let _gone = std::fs::remove_file(&left).or_else(|_| std::fs::remove_dir_all(&left));
+        }
+    }
+}
+
+#[test]
+fn a_database_that_is_missing_is_told_and_not_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()).unwrap());
+    std::fs::write(dir.path().join("modules/ab"), "x").unwrap();
+    std::fs::remove_file(dir.path().join("state.db")).unwrap();
+    let error = open(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("is missing"), "{error}");
+    assert!(dir.path().join("modules/ab").exists() && !dir.path().join("state.db").exists());
+}
+
+/// A daemon that died while it made its first database.
+#[test]
+fn half_of_a_new_database_is_thrown_away() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("state.new"), "half").unwrap();
+    open(dir.path()).unwrap();
+    assert!(!dir.path().join("state.new").exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn nobody_else_may_read_or_write_it() {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let mut pair = Pair::open(&state, &limits());
+    pair.run("a");
+    assert_eq!(mode(&state), 0o700);
+    for file in ["state.db", "state.db-wal", "state.db-shm", "lock"] {
+        assert_eq!(mode(&state.join(file)), 0o600, "{file}");
+    }
+    drop(pair);
+    std::fs::set_permissions(&state, std::fs::Permissions::from_mode(0o777)).unwrap();
+    assert!(open(&state).unwrap_err().to_string().contains("chmod 700"));
+}
+
+/// After the first write that fails nothing more is accepted, and what was acknowledged before is there.
+#[test]
+fn after_a_failed_write_changes_are_refused() {
+    for pages in [60, 75, 90] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut pair = Pair::open(dir.path(), &limits());
+        // A change that cannot be made, in place of a disk that fails: SQLite says no to this one and to all after it.
+        let mut acknowledged = vec![];
+        for i in 0..pages {
+            pair.run(&format!("n{i}"));
+            acknowledged.push(format!("n{i}"));
+        }
+        let ghost =
+            Event { id: InstanceId(9999), name: name("ghost"), run: 1, at: Timestamp(1), kind: EventKind::Started };
+        let record = pair.registry.by_id(InstanceId(1)).unwrap();
+        let view = Box::new(EventView::of(pair.seq_next, &ghost, record));
+        let ticket = pair.store.submit(Change::Event { event: ghost, view, ended_order: None, env: vec![] }, false);
+        assert!(matches!(ticket.wait(), Err(Error::StateRefuses(_))));
+        assert!(pair.store.accepting().is_err());
+        let event = pair.registry.decide_run(&name("late"), launch("late"), 1000, Timestamp(1)).unwrap();
+        assert!(pair.apply(event).wait().is_err(), "not even what could be written");
+        assert_eq!(pair.store.newest_event(), pages, "and no follower hears of it");
+        drop(pair);
+        let pair = Pair::open(dir.path(), &limits());
+        let names: Vec<String> = pair.registry.records().map(|r| r.name.to_string()).collect();
+        assert_eq!(names, acknowledged);
+    }
+}
+
+#[test]
+fn states_on_disk_are_words_that_a_person_reads() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut pair = Pair::open(dir.path(), &limits());
+    let id = pair.run("web");
+    assert!(matches!(pair.registry.by_id(id).unwrap().state, State::Created));
+    pair.end(id, false);
+    let connection = Connection::open(dir.path().join("state.db")).unwrap();
+    let row: (String, String, i64) = connection
+        .query_row("SELECT name, state, exit_code FROM instance JOIN run ON instance = id", [], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })
+        .unwrap();
+    assert_eq!(row, ("web".to_owned(), "exited".to_owned(), 3));
+}

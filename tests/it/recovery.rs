@@ -1,0 +1,346 @@
+//! The end of a daemon, in order or by `kill -9`, and what the next one makes of it.
+#![cfg(unix)]
+
+use crate::support::{Cli, Foreground, Harness, cannot_try, guests, soon};
+use coracle::client::Client;
+use coracle::model::reply::{Inspection, InstanceView};
+use rustix::process::Signal;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// A daemon of the binary with the tests' guests.
+fn start(cli: &mut Cli) -> Foreground {
+    let daemon = Foreground::start(cli, &["--listen", "127.0.0.1:0", "--modules", guests().to_str().unwrap()]);
+    cli.address = daemon.address();
+    daemon
+}
+
+async fn kill(mut daemon: Foreground) {
+    daemon.signal(Signal::KILL);
+    tokio::task::spawn_blocking(move || daemon.child.wait().unwrap()).await.unwrap();
+}
+
+async fn views(cli: &Cli) -> BTreeMap<String, InstanceView> {
+    let mut client = Client::connect(cli.address).await.unwrap();
+    client.list().await.unwrap().into_iter().map(|view| (view.name.to_string(), view)).collect()
+}
+
+async fn wait_for(cli: &Cli, what: &str, is: impl Fn(&BTreeMap<String, InstanceView>) -> bool) {
+    soon(what, async {
+        while !is(&views(cli).await) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_kill_9_nothing_is_forgotten_and_policies_run_again() {
+    let mut cli = Cli::alone();
+    let daemon = start(&mut cli);
+    let mut client = Client::connect(cli.address).await.unwrap();
+    for (name, policy) in
+        [("no", "no"), ("on-failure", "on-failure"), ("unless", "unless-stopped"), ("always", "always")]
+    {
+        client.run(&["--restart", policy, "--name", name, "-e", "KEY=value", "sleep"]).await.unwrap();
+        let stopped = format!("stopped-{name}");
+        client.run(&["--restart", policy, "--name", &stopped, "sleep"]).await.unwrap();
+        client.request::<Value>(&["stop", &stopped]).await.unwrap();
+    }
+    client.run(&["--name", "done", "exit_7"]).await.unwrap();
+    client.request::<Value>(&["wait", "done"]).await.unwrap();
+    client.run(&["--name", "forgotten", "exit_7"]).await.unwrap();
+    client.request::<Value>(&["wait", "forgotten"]).await.unwrap();
+    client.request::<Value>(&["rm", "-v", "forgotten"]).await.unwrap();
+    client.run(&["--rm", "--name", "brief", "sleep"]).await.unwrap();
+    client.run(&["--name", "speaks", "both"]).await.unwrap();
+    client.request::<Value>(&["wait", "speaks"]).await.unwrap();
+    kill(daemon).await;
+
+    let daemon = start(&mut cli);
+    let comes_back = ["on-failure", "unless", "always", "stopped-always"];
+    wait_for(&cli, "what has a policy runs", |v| comes_back.iter().all(|n| v[*n].state == "running")).await;
+    let now = views(&cli).await;
+    for name in comes_back {
+        assert_eq!(now[name].run, 2, "{name}");
+    }
+    let lost = &now["no"];
+    assert_eq!(
+        (lost.state.as_str(), lost.exit_code, lost.reason.as_deref()),
+        ("lost", Some(125), Some("daemon-restart"))
+    );
+    for name in ["stopped-no", "stopped-on-failure", "stopped-unless"] {
+        assert_eq!((now[name].state.as_str(), now[name].run), ("stopped", 1), "{name}");
+    }
+    assert_eq!(now["done"].status(), "exited (7)");
+    assert!(!now.contains_key("forgotten"));
+    wait_for(&cli, "what was to go with its end goes", |v| !v.contains_key("brief")).await;
+    let mut client = Client::connect(cli.address).await.unwrap();
+    let inspection: Inspection = client.request(&["inspect", "unless"]).await.unwrap();
+    assert_eq!((inspection.runs[0].state.as_str(), inspection.instance.env), ("lost", vec!["KEY".to_owned()]));
+    let (_, out, err) = cli.run(&["logs", "speaks"]).await;
+    assert_eq!((out.as_str(), err.as_str()), ("out\nlast", "err\n"), "logs last too");
+    kill(daemon).await;
+
+    // Once more: what came back comes back again, and nothing is lost twice.
+    let _daemon = start(&mut cli);
+    wait_for(&cli, "it runs a third time", |v| comes_back.iter().all(|n| v[*n].state == "running" && v[*n].run == 3))
+        .await;
+    assert_eq!(views(&cli).await["no"].ended_at, now["no"].ended_at);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_orderly_end_is_no_stop_for_what_has_a_policy() {
+    let mut daemon = Harness::start().await;
+    let mut client = daemon.client().await;
+    for policy in ["no", "on-failure", "unless-stopped", "always"] {
+        client.run(&["--restart", policy, "--name", &format!("x-{policy}"), "sleep"]).await.unwrap();
+    }
+    // Between two runs when the daemon ends.
+    client.run(&["--restart", "on-failure", "--name", "pausing", "exit_7"]).await.unwrap();
+    daemon.wait_for("pausing", "has a long pause", |view| view.restarts >= 4 && view.state == "restarting").await;
+    daemon.restart().await;
+    for policy in ["on-failure", "unless-stopped", "always"] {
+        let view = daemon.wait_for_state(&format!("x-{policy}"), "running").await;
+        assert_eq!((view.run, view.restarts), (2, 0), "{policy}");
+    }
+    let no = daemon.wait_for_state("x-no", "stopped").await;
+    assert_eq!(no.reason.as_deref(), Some("shutdown"));
+    let view = daemon.wait_for("pausing", "goes on", |view| view.restarts >= 5).await;
+    assert!(view.run >= 5);
+}
+
+/// `state.db` after an orderly end is one file that holds everything: that is what a backup needs to know.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_an_orderly_end_the_database_is_one_file() {
+    let mut daemon = Harness::start().await;
+    daemon.run_to_end(&["exit_7"]).await;
+    daemon.end().await;
+    let files: Vec<String> =
+        std::fs::read_dir(&daemon.state).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    assert!(files.contains(&"state.db".to_owned()) && !files.iter().any(|f| f.starts_with("state.db-")), "{files:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_refuses_new_work_and_ends_whatever_runs_in_time() {
+    let mut cli = Cli::alone();
+    let mut daemon = start(&mut cli);
+    let mut client = Client::connect(cli.address).await.unwrap();
+    for i in 0..8 {
+        for guest in ["spin", "sleep", "append", "chatty", "fill"] {
+            client.run(&["--name", &format!("{guest}{i}"), guest]).await.unwrap();
+        }
+    }
+    client.run(&["--restart", "always", "--name", "loop", "exit_7"]).await.unwrap();
+    let signalled = Instant::now();
+    daemon.signal(Signal::TERM);
+    // On a connection that is open, and on a new one: no, or nobody.
+    let refused = client.run(&["--name", "late", "hello"]).await;
+    assert!(refused.is_err(), "{refused:?}");
+    let status = tokio::task::spawn_blocking(move || daemon.child.wait().unwrap()).await.unwrap();
+    assert_eq!(status.code(), Some(0));
+    assert!(signalled.elapsed() < Duration::from_secs(10), "{:?}", signalled.elapsed());
+    let _daemon = start(&mut cli);
+    let now = views(&cli).await;
+    assert!(!now.contains_key("late"));
+    assert!(now.values().filter(|v| v.restart == "no").all(|v| v.reason.as_deref() == Some("shutdown")), "{now:?}");
+}
+
+/// A guest whose file operation hangs in the kernel holds up the end; a second signal does not wait for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_it_at_once() {
+    let mut cli = Cli::alone();
+    let mut daemon = start(&mut cli);
+    let mut client = Client::connect(cli.address).await.unwrap();
+    // An attached client that takes nothing: the daemon would give it time to.
+    client.send(&["run", "--attach", "chatty"]).await.unwrap();
+    wait_for(&cli, "it prints", |v| v.get("chatty").is_some_and(|v| v.state == "running")).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    daemon.signal(Signal::TERM);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let signalled = Instant::now();
+    daemon.signal(Signal::TERM);
+    let status = tokio::task::spawn_blocking(move || daemon.child.wait().unwrap()).await.unwrap();
+    assert!(signalled.elapsed() < Duration::from_secs(2));
+    // It had ended by itself, or was told to.
+    assert!(matches!(status.code(), Some(0 | 125)), "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_daemon_on_the_directory_leaves_the_first_alone() {
+    let mut cli = Cli::alone();
+    let _daemon = start(&mut cli);
+    let mut client = Client::connect(cli.address).await.unwrap();
+    client.run(&["sleep"]).await.unwrap();
+    let (code, out, err) = cli.run(&["daemon", "--listen", "127.0.0.1:0"]).await;
+    assert_eq!((code, out.as_str()), (125, ""));
+    assert!(err.contains("another daemon uses the state directory"), "{err}");
+    let view: InstanceView = client.request(&["stop", "sleep"]).await.unwrap();
+    assert_eq!(view.state, "stopped");
+}
+
+/// A directory of its own on a file system of a few megabytes; unmounted when it goes.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount(kib: u32) -> Option<SmallDisk> {
+        let directory = tempfile::tempdir().unwrap();
+        let options = format!("size={kib}k,mode=0700");
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &options, "coracle-test"]).arg(directory.path()).status();
+        mounted.is_ok_and(|status| status.success()).then_some(SmallDisk(directory))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: a daemon that a failed test left may still hold it.
+        let _unmounted = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_full_disk_ends_are_recorded_and_new_work_is_refused_until_there_is_room() {
+    let Some(disk) = SmallDisk::mount(16 * 1024) else { return cannot_try("a small tmpfs, which needs root") };
+    let state = disk.0.path().join("state");
+    let mut cli = Cli::alone();
+    let words =
+        ["--listen", "127.0.0.1:0", "--modules", guests().to_str().unwrap(), "--state-dir", state.to_str().unwrap()];
+    let daemon = Foreground::start(&cli, &words);
+    cli.address = daemon.address();
+    let mut client = Client::connect(cli.address).await.unwrap();
+    for name in ["a", "b"] {
+        client.run(&["--name", name, "sleep"]).await.unwrap();
+    }
+    client.run(&["--name", "done", "exit_7"]).await.unwrap();
+    client.request::<Value>(&["wait", "done"]).await.unwrap();
+    let filler = disk.0.path().join("filler");
+    fill(&filler);
+    // Until a change needs another page of the disk.
+    let mut acknowledged = 0;
+    let refusal = soon("a refusal", async {
+        loop {
+            let label = format!("--label=k={}", "x".repeat(900));
+            match client.run(&["--name", &format!("n{acknowledged}"), &label, "exit_7"]).await {
+                Ok(_) => acknowledged += 1,
+                Err(e) => return e,
+            }
+        }
+    })
+    .await;
+    assert_eq!(refusal.code(), Some(coracle::Code::Io), "{refusal}");
+    assert!(refusal.to_string().contains("disk is full"), "{refusal}");
+    assert_eq!(client.request::<Value>(&["rm", "done"]).await.unwrap_err().code(), Some(coracle::Code::Io));
+    // What goes on working, and is recorded with the room that was kept for it.
+    let stopped: InstanceView = client.request(&["stop", "a"]).await.unwrap();
+    assert_eq!(stopped.state, "stopped");
+    assert!(client.list().await.unwrap().len() >= 3);
+    // Room again: without a restart it goes on.
+    std::fs::remove_file(&filler).unwrap();
+    soon("new work", async {
+        while client.run(&["--name", "after", "exit_7"]).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    client.request::<Value>(&["wait", "after"]).await.unwrap();
+    kill(daemon).await;
+    let daemon = Foreground::start(&cli, &words);
+    cli.address = daemon.address();
+    let now = views(&cli).await;
+    assert_eq!((now["a"].state.as_str(), now["b"].state.as_str()), ("stopped", "lost"));
+    assert_eq!((now["done"].status().as_str(), now["after"].status().as_str()), ("exited (7)", "exited (7)"));
+    for i in 0..acknowledged {
+        assert!(now.contains_key(&format!("n{i}")), "n{i} was acknowledged");
+    }
+    kill(daemon).await;
+}
+
+/// Takes all the room there is.
+fn fill(path: &std::path::Path) {
+    let mut file = std::fs::File::create(path).unwrap();
+    let chunk = [1; 4096];
+    while std::io::Write::write_all(&mut file, &chunk).is_ok() {}
+}
+
+/// The system calls of the daemon's writes fail, from the n-th on, for n = 1, 2, 3, …
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_failed_sync_or_write_nothing_new_is_acknowledged_and_nothing_old_is_lost() {
+    let works = Command::new("strace").args(["-f", "-o", "/dev/null", "true"]).status();
+    if !works.is_ok_and(|status| status.success()) {
+        return cannot_try("strace, which makes system calls fail");
+    }
+    for (call, nth) in
+        [("fsync", 1), ("fsync", 2), ("fsync", 5), ("pwrite64", 1), ("pwrite64", 2), ("pwrite64", 7), ("pwrite64", 20)]
+    {
+        let mut cli = Cli::alone();
+        let daemon = start(&mut cli);
+        let tracer = inject(daemon.child.id(), &format!("{call}:error=EIO:when={nth}+"), call);
+        let mut client = Client::connect(cli.address).await.unwrap();
+        let mut acknowledged = vec![];
+        let mut lived = None;
+        // With a policy, so that each is synced.
+        let refusal = soon("a refusal", async {
+            loop {
+                let name = format!("n{}", acknowledged.len());
+                match client.run(&["--name", &name, "--restart", "unless-stopped", "sleep"]).await {
+                    Ok(_) => acknowledged.push(name),
+                    Err(e) => return e,
+                }
+                lived = acknowledged.first().cloned();
+            }
+        })
+        .await;
+        assert_eq!(refusal.code(), Some(coracle::Code::Io), "{call} {nth}: {refusal}");
+        assert!(refusal.to_string().contains("cannot be written"), "{call} {nth}: {refusal}");
+        // It was not going to be retried and then believed.
+        for words in [&["--name", "late", "exit_7"][..], &["--name", "later", "exit_7"]] {
+            assert_eq!(client.run(words).await.unwrap_err().code(), Some(coracle::Code::Io));
+        }
+        let list = client.list().await.unwrap();
+        assert!(acknowledged.iter().all(|name| list.iter().any(|v| v.name.as_str() == name)), "list goes on");
+        if let Some(name) = &lived {
+            let stopped: InstanceView = soon("a stop", client.request(&["stop", name])).await.unwrap();
+            assert!(!stopped.is_live(), "stop goes on");
+        }
+        kill(daemon).await;
+        drop(tracer);
+        let daemon = start(&mut cli);
+        let now = views(&cli).await;
+        for name in &acknowledged {
+            assert!(now.contains_key(name), "{call} {nth}: '{name}' was acknowledged");
+        }
+        assert!(!now.contains_key("late") && !now.contains_key("later"), "what was refused is not there");
+        kill(daemon).await;
+    }
+}
+
+/// A tracer that is gone when it goes.
+#[cfg(target_os = "linux")]
+struct Tracer(std::process::Child);
+
+#[cfg(target_os = "linux")]
+impl Drop for Tracer {
+    fn drop(&mut self) {
+        // With the one that it traced it may have ended by itself.
+        let _ended = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
+/// From its n-th on, a system call of each thread of this process fails.
+#[cfg(target_os = "linux")]
+fn inject(pid: u32, fault: &str, call: &str) -> Tracer {
+    use std::io::BufRead;
+    let mut command = Command::new("strace");
+    command.args(["-f", "-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &format!("inject={fault}")]);
+    command.args(["-p", &pid.to_string()]).stderr(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut line = String::new();
+    std::io::BufReader::new(child.stderr.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.contains("attached"), "{line}");
+    Tracer(child)
+}
