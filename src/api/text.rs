@@ -2,7 +2,7 @@
 
 use super::connection::{self, Closed, Incoming, Outgoing};
 use crate::config::{Limits, fixed};
-use crate::daemon::{Attachment, Done, Supervisor};
+use crate::daemon::{Attachment, Done, Supervisor, blocking};
 use crate::engine::{self, StdinPipe};
 use crate::error::{Error, Result};
 use crate::model::escape;
@@ -176,12 +176,16 @@ impl Connection {
             Err(Error::UnknownVerb(_) | Error::MissingArgument(_) | Error::Usage(_)) => self.refusals += 1,
             Err(_) => {}
         }
-        let text = match (&result, self.format) {
+        let long = result.as_ref().is_ok_and(Reply::is_long);
+        let format = self.format;
+        let words = move || match (&result, format) {
             (Ok(reply), WireFormat::Plain) => reply.plain(),
             (Ok(reply), WireFormat::Json) => reply.json(),
             (Err(error), WireFormat::Plain) => plain_error(error),
             (Err(error), WireFormat::Json) => json_error(error),
         };
+        // On a thread of its own, so that nobody else's answer waits behind it.
+        let text = if long { blocking(words).await } else { words() };
         match self.outgoing.send(&text).await {
             Ok(()) => Outcome::Next,
             Err(e) => {
@@ -218,13 +222,10 @@ impl Connection {
             Request::Put(args) => return self.put(args).await,
             Request::Rm(args) => self.remove(&args).await,
             Request::Prune(args) => self.prune(&args).await,
-            Request::List(args) => Filter::of_list(&args.filter).map(|filter| {
-                let views = supervisor.list(&filter);
-                match args.quiet {
-                    true => Reply::Names(views.into_iter().map(|view| view.name).collect()),
-                    false => Reply::List(views),
-                }
-            }),
+            Request::List(args) => match Filter::of_list(&args.filter) {
+                Ok(filter) => Ok(self.list(filter, args.quiet).await),
+                Err(error) => Err(error),
+            },
             Request::Inspect(names) => {
                 one_by_one(&names.names, |name| {
                     let supervisor = supervisor.clone();
@@ -427,6 +428,17 @@ impl Connection {
             () = self.incoming.gone() => return Outcome::Close,
         };
         self.reply(gather(results)).await
+    }
+
+    async fn list(&self, filter: Filter, quiet: bool) -> Reply {
+        let supervisor = self.supervisor.clone();
+        let long = supervisor.len() > reply::LONG;
+        let list = move || supervisor.list(&filter);
+        let views = if long { blocking(list).await } else { list() };
+        match quiet {
+            true => Reply::Names(views.into_iter().map(|view| view.name).collect()),
+            false => Reply::List(views),
+        }
     }
 
     async fn wait(&mut self, args: WaitArgs) -> Outcome {

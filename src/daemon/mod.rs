@@ -189,7 +189,7 @@ fn raise_descriptor_limit() {
 }
 
 /// Runs what may block for a while on a thread that may.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(value) => value,
         // Not cancelled: nothing aborts these. A panic goes on to whoever waited for the result.

@@ -246,6 +246,12 @@ impl Supervisor {
         self.lock().registry.live()
     }
 
+    /// How many instances are known.
+    #[expect(clippy::len_without_is_empty, reason = "a daemon is not a collection")]
+    pub fn len(&self) -> usize {
+        self.lock().registry.len()
+    }
+
     /// Whether there is a record of it.
     pub(super) fn knows(&self, id: InstanceId) -> bool {
         self.lock().registry.by_id(id).is_some()

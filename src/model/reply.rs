@@ -17,6 +17,9 @@ use serde::{Deserialize, Serialize};
 /// The longest plain reply to `run` and `stop`, with its line end: one `recv(1024)` gets it whole.
 pub const REPLY_BYTES_MAX: usize = 1024;
 
+/// A list with more instances than this takes a while to put into words.
+pub const LONG: usize = 500;
+
 /// What a request came to.
 #[derive(Debug, Clone)]
 pub enum Reply {
@@ -345,6 +348,12 @@ impl Data {
     }
 }
 
+/// `list`.
+#[derive(Debug, Serialize)]
+struct Instances<'a> {
+    instances: &'a [InstanceView],
+}
+
 /// A refusal as it stands in JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
@@ -477,7 +486,16 @@ impl Reply {
 
     /// The reply for programs, with its line end.
     pub fn json(&self) -> String {
-        json_line(&Line::Ok(self.json_value()))
+        match self {
+            // As long as the list: not by way of a tree of values.
+            Reply::List(instances) => json_line(&Line::Ok(Instances { instances })),
+            other => json_line(&Line::Ok(other.json_value())),
+        }
+    }
+
+    /// Whether it takes a while to put it into words.
+    pub fn is_long(&self) -> bool {
+        matches!(self, Reply::List(views) if views.len() > LONG)
     }
 
     fn json_value(&self) -> serde_json::Value {

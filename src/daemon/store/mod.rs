@@ -181,7 +181,7 @@ impl Store {
         let shared = Arc::new(Shared::new(directory, seq_next - 1));
         shared.fill_reserve();
         let (jobs, queue) = mpsc::channel();
-        let writer = Writer::new(connection, Arc::clone(&shared), durability, limits.runs_max, limits.events_max);
+        let writer = Writer::new(connection, Arc::clone(&shared), durability, limits).map_err(error)?;
         let writer = std::thread::Builder::new()
             .name("store".to_owned())
             .spawn(move || writer.run(&queue))

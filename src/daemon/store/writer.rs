@@ -9,14 +9,14 @@
 //! sync left behind cannot be known (fsync(2) reports an error once).
 
 use super::{Change, rows};
-use crate::config::{Durability, fixed};
+use crate::config::{Durability, Limits, fixed};
 use crate::error::{Error, Result};
 use crate::model::event::EventView;
 use rusqlite::{Connection, ErrorCode};
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -27,6 +27,10 @@ const TRIM_EVERY: u64 = 1000;
 
 /// On a full disk: how often to look whether there is room again.
 const LOOK_FOR_ROOM_EVERY: Duration = Duration::from_millis(500);
+
+/// The log of the database is brought into its file when it has grown to this many pages, after those who wait were
+/// answered; SQLite by itself would let them wait for it.
+const CHECKPOINT_PAGES: i32 = 1000;
 
 /// A change on its way, and who waits for it.
 pub(super) struct Job {
@@ -138,28 +142,37 @@ pub(super) struct Writer {
     unsynced_since: Option<Instant>,
     trimmed_at: u64,
     looked_for_room: Instant,
+    /// Pages in the log of the database after the last commit.
+    log_pages: Arc<AtomicI32>,
 }
 
 impl Writer {
     pub(super) fn new(
-        connection: Connection,
+        mut connection: Connection,
         shared: Arc<Shared>,
         durability: Durability,
-        runs_max: usize,
-        events_max: usize,
-    ) -> Writer {
-        // Trims once soon after each start.
-        Writer {
+        limits: &Limits,
+    ) -> rusqlite::Result<Writer> {
+        let log_pages = Arc::new(AtomicI32::new(0));
+        let pages = Arc::clone(&log_pages);
+        // In the place of SQLite's own, which would write the log back within the commit.
+        connection.wal_hook(Some(move |_: &mut _, n| {
+            pages.store(n, Ordering::Relaxed);
+            Ok(())
+        }))?;
+        Ok(Writer {
             connection,
             shared,
             durability,
-            runs_max,
-            events_max,
+            runs_max: limits.runs_max,
+            events_max: limits.events_max,
             syncing: true,
             unsynced_since: None,
+            // Trims once soon after each start.
             trimmed_at: 0,
             looked_for_room: Instant::now(),
-        }
+            log_pages,
+        })
     }
 
     /// Writes until all senders are gone.
@@ -200,11 +213,7 @@ impl Writer {
             Health::Healthy | Health::Full => self.commit_or_make_room(&group, health == Health::Full),
         };
         if let Err(why) = &result {
-            let mut health = self.shared.health();
-            if !matches!(*health, Health::Broken(_)) {
-                tracing::error!("the state can no longer be written: {why}");
-                *health = Health::Broken(why.clone());
-            }
+            self.break_down(why);
         }
         for Job { change, done, .. } in group {
             if result.is_ok()
@@ -219,6 +228,7 @@ impl Writer {
         }
         if result.is_ok() {
             self.trim();
+            self.checkpoint();
         }
     }
 
@@ -287,8 +297,29 @@ impl Writer {
                 // The next group will find out, with something to lose.
                 return;
             }
-            tracing::error!("the state cannot be synced: {e}");
-            *self.shared.health() = Health::Broken(e.to_string());
+            self.break_down(&e.to_string());
+        }
+    }
+
+    /// Brings the log into the database file, as far as readers allow, so that it begins anew.
+    fn checkpoint(&mut self) {
+        if self.log_pages.load(Ordering::Relaxed) < CHECKPOINT_PAGES {
+            return;
+        }
+        // It syncs both files. What it could not do stays in the log, which grows until it can.
+        let done = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        match done {
+            Ok(()) => {}
+            Err(e) if e.sqlite_error_code() == Some(ErrorCode::DiskFull) => tracing::debug!("no room for a checkpoint"),
+            Err(e) => self.break_down(&e.to_string()),
+        }
+    }
+
+    fn break_down(&self, why: &str) {
+        let mut health = self.shared.health();
+        if !matches!(*health, Health::Broken(_)) {
+            tracing::error!("the state can no longer be written: {why}");
+            *health = Health::Broken(why.to_owned());
         }
     }
 
