@@ -77,7 +77,7 @@ impl Daemon {
             .ok_or_else(|| Error::Denied("there is no home directory: give --state-dir DIR".into()))?;
         let limits = config.limits.clone();
         let store = Arc::new(Store::open(&state_dir, config.durability, &limits)?);
-        let loaded = store.load()?;
+        let loaded = store.loaded();
         raise_descriptor_limit();
         let guests = guest_runtime()?;
         let handle = guests.handle().clone();

@@ -273,20 +273,29 @@ async fn after_a_failed_sync_or_write_nothing_new_is_acknowledged_and_nothing_ol
     if !works.is_ok_and(|status| status.success()) {
         return cannot_try("strace, which makes system calls fail");
     }
-    for (call, nth) in
-        [("fsync", 1), ("fsync", 2), ("fsync", 5), ("pwrite64", 1), ("pwrite64", 2), ("pwrite64", 7), ("pwrite64", 20)]
-    {
+    for (call, nth) in [
+        ("fsync", 1),
+        ("fsync", 2),
+        ("fsync", 5),
+        ("fdatasync", 1),
+        ("fdatasync", 2),
+        ("pwrite64", 1),
+        ("pwrite64", 2),
+        ("pwrite64", 7),
+        ("pwrite64", 20),
+    ] {
         let mut cli = Cli::alone();
         let daemon = start(&mut cli);
         let tracer = inject(daemon.child.id(), &format!("{call}:error=EIO:when={nth}+"), call);
         let mut client = Client::connect(cli.address).await.unwrap();
         let mut acknowledged = vec![];
         let mut lived = None;
-        // With a policy, so that each is synced.
+        // With a policy, so that each is synced before its reply; or without, so that it is synced soon after.
+        let policy = if call == "fdatasync" { "no" } else { "unless-stopped" };
         let refusal = soon("a refusal", async {
             loop {
                 let name = format!("n{}", acknowledged.len());
-                match client.run(&["--name", &name, "--restart", "unless-stopped", "sleep"]).await {
+                match client.run(&["--name", &name, "--restart", policy, "sleep"]).await {
                     Ok(_) => acknowledged.push(name),
                     Err(e) => return e,
                 }

@@ -143,6 +143,7 @@ pub(super) struct Store {
     jobs: Mutex<Option<Sender<Job>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
     reader: Mutex<Option<Connection>>,
+    loaded: Mutex<Option<Loaded>>,
     lock: Mutex<Option<File>>,
 }
 
@@ -176,16 +177,27 @@ impl Store {
         for sub in ["modules", "incoming", "logs"] {
             make_private(&directory.join(sub)).map_err(|e| io("cannot make a directory in", &e))?;
         }
-        let error = |e: rusqlite::Error| io("cannot read the state in", &e);
-        let (_, seq_next) = rows::next_numbers(&connection).map_err(error)?;
-        let shared = Arc::new(Shared::new(directory, seq_next - 1));
+        let loaded = read(&connection).map_err(|e| {
+            let path = schema::path(directory);
+            Error::Denied(format!("{} is damaged: {e}; see docs/operations.md (it was left as it is)", path.display()))
+        })?;
+        let error = |e: rusqlite::Error| io("cannot write the state in", &e);
+        schema::settle(&connection).map_err(error)?;
+        let shared = Arc::new(Shared::new(directory, loaded.seq_next - 1));
         shared.fill_reserve();
         let (jobs, queue) = mpsc::channel();
-        let writer = Writer::new(connection, Arc::clone(&shared), durability, limits).map_err(error)?;
-        let writer = std::thread::Builder::new()
-            .name("store".to_owned())
-            .spawn(move || writer.run(&queue))
-            .map_err(|e| Error::io("cannot start a thread", &e))?;
+        let (again, log) = (schema::open_again(directory)?, schema::log_path(directory));
+        let (writer, syncer) =
+            Writer::new(connection, Arc::clone(&shared), durability, limits, again, log).map_err(error)?;
+        let writer = thread("store", move || {
+            // It ends with the writer, and before it: the connection that closes last tidies up.
+            let syncer = match thread("store-sync", move || syncer.run()) {
+                Ok(syncer) => syncer,
+                Err(e) => return tracing::error!("cannot start a thread: {e}"),
+            };
+            writer.run(&queue, syncer);
+        })
+        .map_err(|e| Error::io("cannot start a thread", &e))?;
         let store = Store {
             directory: directory.to_owned(),
             shared,
@@ -193,6 +205,7 @@ impl Store {
             jobs: Mutex::new(Some(jobs)),
             writer: Mutex::new(Some(writer)),
             reader: Mutex::new(Some(schema::open_reader(directory)?)),
+            loaded: Mutex::new(Some(loaded)),
             lock: Mutex::new(Some(lock)),
         };
         store.clear_incoming();
@@ -280,7 +293,7 @@ impl Store {
         drop(lock(&self.jobs).take());
         if let Some(writer) = lock(&self.writer).take() {
             let (done, waited) = mpsc::channel();
-            let joined = std::thread::Builder::new().name("store-close".to_owned()).spawn(move || {
+            let joined = thread("store-close", move || {
                 // A panic there was told by its own message; and nobody may be waiting any more.
                 let _told = writer.join();
                 let _unheard = done.send(());
@@ -300,22 +313,9 @@ impl Store {
             .map_err(|e| Error::io(format!("the state in {}", self.directory.display()), &e))
     }
 
-    /// Everything that an earlier daemon left of its instances.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Denied`] if it is not what a daemon writes; [`Error::Io`].
-    pub(super) fn load(&self) -> Result<Loaded> {
-        let reader = lock(&self.reader);
-        let reader = reader.as_ref().ok_or_else(closed)?;
-        let load = || {
-            let (id_next, seq_next) = rows::next_numbers(reader)?;
-            Ok(Loaded { records: rows::records(reader)?, id_next, seq_next })
-        };
-        load().map_err(|e: rusqlite::Error| {
-            let path = schema::path(&self.directory);
-            Error::Denied(format!("{} is damaged: {e}; see docs/operations.md (it was left as it is)", path.display()))
-        })
+    /// Everything that an earlier daemon left of its instances, as it was read when the store was opened; once.
+    pub(super) fn loaded(&self) -> Loaded {
+        lock(&self.loaded).take().expect("asked once, by the one who opened it")
     }
 
     /// The values that the newest run of an instance was given; empty if it is gone.
@@ -449,6 +449,15 @@ impl Drop for Store {
     fn drop(&mut self) {
         self.close();
     }
+}
+
+fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(work)
+}
+
+fn read(connection: &Connection) -> rusqlite::Result<Loaded> {
+    let (id_next, seq_next) = rows::next_numbers(connection)?;
+    Ok(Loaded { records: rows::records(connection)?, id_next, seq_next })
 }
 
 /// What these locks guard is whole after each statement, also if somebody panicked between two.

@@ -177,6 +177,10 @@ pub(super) fn records(connection: &Connection) -> rusqlite::Result<Vec<Record>> 
     if usize::try_from(all).ok() != Some(records.len()) {
         return Err(bad(2, "an instance without its newest run"));
     }
+    let mut orders = HashSet::with_capacity(records.len());
+    if records.iter().filter_map(|r| r.ended_order).any(|order| !orders.insert(order)) {
+        return Err(bad(6, "two ends in one place"));
+    }
     let mut names = HashSet::with_capacity(records.len());
     match records.iter().find(|r| !names.insert(r.name.folded())) {
         Some(twice) => Err(bad(1, format!("two instances named '{}'", twice.name))),
@@ -228,13 +232,12 @@ fn ended(row: &Row<'_>, first: usize) -> rusqlite::Result<Ended> {
 
 /// The smallest numbers that were never used: of an instance, and of an event.
 pub(super) fn next_numbers(connection: &Connection) -> rusqlite::Result<(u64, u64)> {
-    let next = |table: &str| {
-        let used: Option<i64> = connection
-            .query_row("SELECT seq FROM sqlite_sequence WHERE name = ?1", [table], |row| row.get(0))
-            .optional()?;
-        Ok::<_, rusqlite::Error>(used.and_then(|used| u64::try_from(used).ok()).map_or(1, |used| used + 1))
-    };
-    Ok((next("instance")?, next("event")?))
+    let next = |used: Option<i64>| used.and_then(|used| u64::try_from(used).ok()).map_or(1, |used| used + 1);
+    let id: Option<i64> = connection
+        .query_row("SELECT seq FROM sqlite_sequence WHERE name = 'instance'", [], |row| row.get(0))
+        .optional()?;
+    let seq: Option<i64> = connection.query_row("SELECT max(seq) FROM event", [], |row| row.get(0))?;
+    Ok((next(id), next(seq)))
 }
 
 /// The values that the newest run of an instance was given.

@@ -23,7 +23,8 @@ const MIGRATIONS: [&str; 2] = [
         device INTEGER NOT NULL,
         inode  INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;",
-    // AUTOINCREMENT: a number is never used twice, also when the row that had it is gone.
+    // AUTOINCREMENT: an id is never used twice, also when the row that had it is gone. (Of events the newest is always kept.)
+    // No index but those that a change needs: each would be one page more to write with it.
     "CREATE TABLE instance (
         id             INTEGER PRIMARY KEY AUTOINCREMENT,
         name           TEXT NOT NULL UNIQUE COLLATE NOCASE,
@@ -33,7 +34,7 @@ const MIGRATIONS: [&str; 2] = [
         -- 1 between two runs
         restarting     INTEGER NOT NULL CHECK (restarting IN (0, 1)),
         -- the order of ends; null while it is alive
-        ended_order    INTEGER UNIQUE,
+        ended_order    INTEGER,
         -- names and values of environment variables, for the next run
         env            TEXT NOT NULL CHECK (json_valid(env))
     ) STRICT;
@@ -53,7 +54,7 @@ const MIGRATIONS: [&str; 2] = [
         PRIMARY KEY (instance, run)
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE event (
-        seq    INTEGER PRIMARY KEY AUTOINCREMENT,
+        seq    INTEGER PRIMARY KEY,
         at     INTEGER NOT NULL,
         detail TEXT NOT NULL CHECK (json_valid(detail))
     ) STRICT;
@@ -63,10 +64,7 @@ const MIGRATIONS: [&str; 2] = [
         path   TEXT NOT NULL,
         device INTEGER NOT NULL,
         inode  INTEGER NOT NULL
-    ) STRICT, WITHOUT ROWID;
-    -- the newest event that is known to survive a power failure
-    CREATE TABLE synced (seq INTEGER NOT NULL) STRICT;
-    INSERT INTO synced VALUES (0);",
+    ) STRICT, WITHOUT ROWID;",
 ];
 
 /// `PRAGMA user_version`: the schema that this program writes.
@@ -134,6 +132,25 @@ pub(super) fn open(directory: &Path) -> Result<Connection> {
     Ok(connection)
 }
 
+/// The first write, after everything was read and found right.
+pub(super) fn settle(connection: &Connection) -> rusqlite::Result<()> {
+    // A commit that SQLite syncs also makes the name of the log file durable; later syncs of it need not.
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "user_version", i32::try_from(VERSION).expect("a handful of versions"))
+}
+
+/// The log that commits go to until a checkpoint brings them into the database.
+pub(super) fn log_path(directory: &Path) -> PathBuf {
+    directory.join("state.db-wal")
+}
+
+/// A further connection that writes, for checkpoints.
+pub(super) fn open_again(directory: &Path) -> Result<Connection> {
+    let path = path(directory);
+    Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+        .map_err(|e| Error::io(format!("cannot open {}", path.display()), &e))
+}
+
 /// A second connection, for questions: they do not wait for the writer, nor the writer for them.
 pub(super) fn open_reader(directory: &Path) -> Result<Connection> {
     let path = path(directory);
@@ -143,7 +160,7 @@ pub(super) fn open_reader(directory: &Path) -> Result<Connection> {
 
 /// Something that only a daemon with a database has put there.
 fn left_behind(directory: &Path) -> Option<PathBuf> {
-    let wal = directory.join("state.db-wal");
+    let wal = log_path(directory);
     if wal.exists() {
         return Some(wal);
     }

@@ -31,7 +31,7 @@ struct Pair {
 impl Pair {
     fn open(directory: &Path, limits: &Limits) -> Pair {
         let store = Store::open(directory, Durability::Normal, limits).unwrap();
-        let loaded = store.load().unwrap();
+        let loaded = store.loaded();
         let mut registry = Registry::restore(loaded.records);
         registry.reserve_ids(loaded.id_next);
         Pair { registry, store, seq_next: loaded.seq_next }
@@ -267,7 +267,7 @@ fn a_file_that_is_not_ours_is_refused_and_left_alone() {
         (changed("UPDATE instance SET ended_order = 7 WHERE id = 3"), "damaged"),
     ] {
         std::fs::write(&path, &bytes).unwrap();
-        let error = open(dir.path()).and_then(|store| store.load()).unwrap_err().to_string();
+        let error = open(dir.path()).unwrap_err().to_string();
         assert!(error.contains(why) && error.contains("left as it is"), "{why}: {error}");
         let journal_mode = 18..20;
         let mut now = std::fs::read(&path).unwrap();

@@ -1,4 +1,6 @@
 //! The one thread that writes: changes come in a queue, are committed in groups, and are answered when they are in the file.
+//! What takes a disk's time and nobody waits for is another thread's ([`Syncer`]): the sync of commits that were not synced,
+//! and bringing the log into the database file.
 //!
 //! ```text
 //! healthy ──(disk full: the reserve is let go, and the group goes in)──► full ──(the reserve is there again)──► healthy
@@ -17,8 +19,9 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, oneshot};
 
@@ -31,6 +34,8 @@ const LOOK_FOR_ROOM_EVERY: Duration = Duration::from_millis(500);
 /// The log of the database is brought into its file when it has grown to this many pages, after those who wait were
 /// answered; SQLite by itself would let them wait for it.
 const CHECKPOINT_PAGES: i32 = 1000;
+/// While there is always somebody writing, the log never comes to its end. From this length on, writing waits for it.
+const CHECKPOINT_PAGES_MAX: i32 = 16_000;
 
 /// A change on its way, and who waits for it.
 pub(super) struct Job {
@@ -117,6 +122,24 @@ impl Shared {
         std::fs::remove_file(&self.reserve).is_ok()
     }
 
+    fn break_down(&self, why: &str) {
+        let mut health = self.health();
+        if !matches!(*health, Health::Broken(_)) {
+            tracing::error!("the state can no longer be written: {why}");
+            *health = Health::Broken(why.to_owned());
+        }
+    }
+
+    /// Brings the log into the database file, as far as readers allow, and syncs both.
+    fn checkpoint(&self, connection: &Connection) {
+        match connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
+            Ok(()) => {}
+            // What it could not do stays in the log, which grows until it can.
+            Err(e) if e.sqlite_error_code() == Some(ErrorCode::DiskFull) => tracing::debug!("no room for a checkpoint"),
+            Err(e) => self.break_down(&e.to_string()),
+        }
+    }
+
     /// For a store that writes nothing.
     pub(super) fn publish(&self, view: EventView) {
         self.newest.store(view.seq, Ordering::Release);
@@ -144,6 +167,23 @@ pub(super) struct Writer {
     looked_for_room: Instant,
     /// Pages in the log of the database after the last commit.
     log_pages: Arc<AtomicI32>,
+    syncer: mpsc::SyncSender<Work>,
+}
+
+/// What the other thread does.
+enum Work {
+    /// Brings commits to the disk.
+    Sync,
+    /// Brings the log into the database file.
+    Checkpoint,
+}
+
+/// The thread that waits for the disk.
+pub(super) struct Syncer {
+    connection: Connection,
+    log: PathBuf,
+    shared: Arc<Shared>,
+    work: Receiver<Work>,
 }
 
 impl Writer {
@@ -152,7 +192,9 @@ impl Writer {
         shared: Arc<Shared>,
         durability: Durability,
         limits: &Limits,
-    ) -> rusqlite::Result<Writer> {
+        second: Connection,
+        log: PathBuf,
+    ) -> rusqlite::Result<(Writer, Syncer)> {
         let log_pages = Arc::new(AtomicI32::new(0));
         let pages = Arc::clone(&log_pages);
         // In the place of SQLite's own, which would write the log back within the commit.
@@ -160,7 +202,10 @@ impl Writer {
             pages.store(n, Ordering::Relaxed);
             Ok(())
         }))?;
-        Ok(Writer {
+        // Room for one of each: more would only do the same again.
+        let (syncer, work) = mpsc::sync_channel(2);
+        let waits = Syncer { connection: second, log, shared: Arc::clone(&shared), work };
+        let writer = Writer {
             connection,
             shared,
             durability,
@@ -172,11 +217,13 @@ impl Writer {
             trimmed_at: 0,
             looked_for_room: Instant::now(),
             log_pages,
-        })
+            syncer,
+        };
+        Ok((writer, waits))
     }
 
     /// Writes until all senders are gone.
-    pub(super) fn run(mut self, jobs: &Receiver<Job>) {
+    pub(super) fn run(mut self, jobs: &Receiver<Job>, syncer: JoinHandle<()>) {
         loop {
             let first = match self.unsynced_since {
                 None => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -192,7 +239,9 @@ impl Writer {
                 self.sync();
             }
         }
-        self.sync();
+        drop(self.syncer);
+        // A panic there was told by its own message.
+        let _told = syncer.join();
         // The last connection that closes writes everything into the database file and removes the log.
         if let Err((_, e)) = self.connection.close() {
             tracing::warn!("closing the state: {e}");
@@ -213,7 +262,7 @@ impl Writer {
             Health::Healthy | Health::Full => self.commit_or_make_room(&group, health == Health::Full),
         };
         if let Err(why) = &result {
-            self.break_down(why);
+            self.shared.break_down(why);
         }
         for Job { change, done, .. } in group {
             if result.is_ok()
@@ -283,43 +332,24 @@ impl Writer {
         Ok(())
     }
 
-    /// Brings the commits of the last moments to the disk: a synced commit syncs those before it.
+    /// Brings the commits of the last moments to the disk, while further ones are made.
     fn sync(&mut self) {
-        if self.unsynced_since.take().is_none() || matches!(*self.shared.health(), Health::Broken(_)) {
-            return;
-        }
-        let newest = i64::try_from(self.shared.newest.load(Ordering::Acquire)).unwrap_or(i64::MAX);
-        let synced = self
-            .set_syncing(true)
-            .and_then(|()| self.connection.prepare_cached("UPDATE synced SET seq = ?1")?.execute([newest]).map(|_| ()));
-        if let Err(e) = synced {
-            if e.sqlite_error_code() == Some(ErrorCode::DiskFull) {
-                // The next group will find out, with something to lose.
-                return;
-            }
-            self.break_down(&e.to_string());
+        match self.syncer.try_send(Work::Sync) {
+            Ok(()) => self.unsynced_since = None,
+            // The disk is slow: it is asked again when it is done with what it has.
+            Err(TrySendError::Full(_)) => self.unsynced_since = Some(Instant::now()),
+            Err(TrySendError::Disconnected(_)) => self.shared.break_down("the thread that syncs is gone"),
         }
     }
 
-    /// Brings the log into the database file, as far as readers allow, so that it begins anew.
+    /// Has the log brought into the database file, so that it begins anew.
     fn checkpoint(&mut self) {
-        if self.log_pages.load(Ordering::Relaxed) < CHECKPOINT_PAGES {
-            return;
-        }
-        // It syncs both files. What it could not do stays in the log, which grows until it can.
-        let done = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
-        match done {
-            Ok(()) => {}
-            Err(e) if e.sqlite_error_code() == Some(ErrorCode::DiskFull) => tracing::debug!("no room for a checkpoint"),
-            Err(e) => self.break_down(&e.to_string()),
-        }
-    }
-
-    fn break_down(&self, why: &str) {
-        let mut health = self.shared.health();
-        if !matches!(*health, Health::Broken(_)) {
-            tracing::error!("the state can no longer be written: {why}");
-            *health = Health::Broken(why.to_owned());
+        let pages = self.log_pages.load(Ordering::Relaxed);
+        if pages >= CHECKPOINT_PAGES_MAX {
+            self.shared.checkpoint(&self.connection);
+        } else if pages >= CHECKPOINT_PAGES {
+            // On its way already, or it will be tried behind the next commit.
+            let _busy = self.syncer.try_send(Work::Checkpoint);
         }
     }
 
@@ -336,6 +366,33 @@ impl Writer {
         if let Err(e) = self.connection.execute("DELETE FROM event WHERE seq <= ?1", [before]) {
             tracing::warn!("old events cannot be removed: {e}");
         }
+    }
+}
+
+impl Syncer {
+    /// Works until the writer is gone, which syncs the rest itself as it closes.
+    pub(super) fn run(self) {
+        let mut log = None;
+        while let Ok(work) = self.work.recv() {
+            match work {
+                Work::Sync => {
+                    if let Err(e) = self.sync(&mut log) {
+                        // fsync(2): an error is told once, and what it was about is lost.
+                        self.shared.break_down(&format!("a sync failed: {e}"));
+                    }
+                }
+                Work::Checkpoint => self.shared.checkpoint(&self.connection),
+            }
+        }
+    }
+
+    /// The log keeps its file for as long as it is open.
+    fn sync(&self, log: &mut Option<File>) -> std::io::Result<()> {
+        let log = match log {
+            Some(log) => log,
+            None => log.insert(File::options().write(true).open(&self.log)?),
+        };
+        log.sync_data()
     }
 }
 
