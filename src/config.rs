@@ -137,8 +137,11 @@ pub mod fixed {
     pub const REFUSALS_MAX: u32 = 10;
     /// Time for guests to be gone when the daemon ends.
     pub const DRAIN: Duration = Duration::from_secs(5);
-    /// Time for answers on their way, after that; with it the daemon is gone within ten seconds.
-    pub const FAREWELL: Duration = Duration::from_secs(3);
+    /// Time for answers on their way, after that. With it, and what a disk that hangs may take ([`CLOSE`], twice), the daemon is
+    /// gone within ten seconds.
+    pub const FAREWELL: Duration = Duration::from_millis(1500);
+    /// Time for the last output and for the last changes to be written.
+    pub const CLOSE: Duration = Duration::from_millis(1500);
     /// How long a change that was acknowledged may be unsynced, unless it was synced before.
     pub const SYNC_WITHIN: Duration = Duration::from_millis(200);
     /// Changes that are committed together at most.

@@ -38,7 +38,7 @@ impl Connection {
             tokio::select! {
                 biased;
                 more = reader.grown() => if !more { break },
-                () = self.supervisor.shutdown_requested() => break,
+                () = self.supervisor.drained() => break,
                 () = self.incoming.gone() => return Outcome::Close,
             }
         }
@@ -84,11 +84,17 @@ impl Connection {
             Ok(follower) => follower,
             Err(error) => return self.reply(Err(error)).await,
         };
+        let mut ending = false;
         loop {
             let followed = tokio::select! {
                 biased;
                 followed = follower.next() => followed,
-                () = self.supervisor.shutdown_requested() => break,
+                // The ends that the daemon's end brings are events too.
+                () = self.supervisor.drained(), if !ending => {
+                    ending = true;
+                    follower.end_now();
+                    continue;
+                }
                 () = self.incoming.gone() => return Outcome::Close,
             };
             let text: String = match followed {

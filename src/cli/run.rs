@@ -149,6 +149,10 @@ async fn print_stream(address: SocketAddr, mut receiver: Receiver, created: watc
 fn told(view: &InstanceView) -> u8 {
     let code = view.exit_code.unwrap_or(FAILED);
     if view.state == "restarting" {
+        if view.reason.as_deref() == Some("restart") {
+            say(&format!("'{}' was restarted, and goes on without us", view.name));
+            return code;
+        }
         say(&format!("'{}' ended with {code} and runs again (--restart {})", view.name, view.restart));
         return code;
     }

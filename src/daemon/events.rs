@@ -86,6 +86,14 @@ impl Supervisor {
 }
 
 impl Follower {
+    /// Ends behind what is written down now, unless it was to end before.
+    pub fn end_now(&mut self) {
+        let newest = self.store.newest_event();
+        if !matches!(self.until, Some(Until::Seq(last)) if last < newest) {
+            self.until = Some(Until::Seq(newest));
+        }
+    }
+
     /// The next events, or how many were lost. `None`: the end that was asked for. Empty now and then, where none was wanted.
     ///
     /// # Errors

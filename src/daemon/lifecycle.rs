@@ -32,6 +32,12 @@ impl Finished {
     pub(super) async fn settle(self, live: &Arc<Live>) -> Next {
         live.log.flushed().await;
         self.supervisor.written(self.ticket, &self.view.name).await;
+        if let Next::Over = self.next
+            && self.view.remove
+        {
+            // Before anybody is told, so that its name is free for whoever was waiting.
+            self.supervisor.remove_ended(&self.view.name).await;
+        }
         let ended = (self.run, Arc::clone(&self.view));
         live.progress.send_modify(|p| p.ended = Some(ended));
         if let Next::Over = self.next {
@@ -142,7 +148,10 @@ impl Supervisor {
     pub(super) fn asked_before(&self, id: InstanceId) -> Option<Why> {
         let state = self.lock();
         let stopped = state.registry.by_id(id).is_none_or(|record| record.stop_requested);
-        if self.0.shutdown.is_cancelled() { Some(Why::Shutdown) } else { stopped.then_some(Why::Stop) }
+        match stopped {
+            true => Some(Why::Stop),
+            false => self.0.shutdown.is_cancelled().then_some(Why::Shutdown),
+        }
     }
 
     /// A `restart` during a pause: what is asked from now on is asked of the next run.
@@ -153,7 +162,7 @@ impl Supervisor {
 
     /// No other run follows: whoever waits is told, the records above the limit go, and so does what was run with `--rm`.
     fn over(&self, id: InstanceId, live: &Arc<Live>, view: Arc<InstanceView>) {
-        let remove = view.remove && !view.is_live();
+        let remove = view.remove && !view.is_live() && self.knows(id);
         let name = view.name.clone();
         {
             let mut state = self.lock();
@@ -188,9 +197,11 @@ impl Supervisor {
         back_off: &mut BackOff,
     ) -> Next {
         let directory = self.0.workspaces.path(&spec.name).to_string_lossy().into_owned();
-        let launch = Arc::new(spec.launch(&ready.loaded.digest, &directory));
+        let mut launch = spec.launch(&ready.loaded.digest, &directory);
         let refused = {
             let mut state = self.lock();
+            launch.fresh = ready.workspace.made || state.registry.by_id(id).is_some_and(|record| record.launch.fresh);
+            let launch = Arc::new(launch);
             let stopped = state.registry.by_id(id).is_none_or(|record| record.stop_requested);
             if stopped || live.control().why().is_some() || self.0.shutdown.is_cancelled() {
                 // It came while the run was being prepared; the pause knows what to do.
@@ -318,7 +329,8 @@ impl Supervisor {
             .collect();
         tracing::info!(instances = state.registry.len(), running_again = waiting.len(), "recovered");
         for (id, run, name, launch) in waiting {
-            let spec = RunSpec::again(&name, &launch, self.0.store.environment(id)?);
+            let env = self.0.store.environment(id)?.unwrap_or_default();
+            let spec = RunSpec::again(&name, &launch, env);
             let log = self.0.logs.get(id);
             // Followers wait for the next run.
             log.begin(run, false);

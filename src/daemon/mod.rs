@@ -1,6 +1,7 @@
 //! The shell around the pure half: tasks, files, time. It opens what a daemon needs and takes it down in order; the doors
 //! that clients come through are not its business.
 
+mod attachment;
 mod budget;
 pub mod clock;
 mod events;
@@ -15,11 +16,12 @@ mod store;
 mod supervisor;
 mod workspace;
 
+pub use attachment::{Attachment, Started};
 pub use events::{Followed, Follower};
 pub use live::Done;
 pub use logs::{Log, Query, Read, Reader};
 pub use modules::Upload;
-pub use supervisor::{Attachment, Started, Supervisor};
+pub use supervisor::Supervisor;
 
 use crate::config::{Config, fixed};
 use crate::engine::Engine;
@@ -93,7 +95,7 @@ impl Daemon {
             tracker.clone(),
         )?;
         let budget = Budget::new(&limits)?;
-        let logs = Logs::open(&store.logs(), limits.log_bytes_max)?;
+        let logs = Logs::open(&store.logs(), limits.log_bytes_max, store.full())?;
         let mut registry = Registry::restore(loaded.records);
         registry.reserve_ids(loaded.id_next);
         let supervisor = Supervisor::new(Parts {

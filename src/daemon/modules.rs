@@ -330,6 +330,7 @@ impl Modules {
         let _permit = self.0.compilers.acquire().await.map_err(|_| Error::ShuttingDown)?;
         let (this, name, digest) = (self.clone(), name.clone(), Arc::clone(digest));
         blocking(move || {
+            let stored = matches!(source, Source::Stored(_)).then(|| this.0.store.module_path(&digest));
             let bytes = match source {
                 Source::BuiltIn(index) => this.0.built_in[index].text.as_bytes().to_vec(),
                 Source::File(path) => this.read_limited(open_regular(&name, &path)?, &path)?,
@@ -339,6 +340,12 @@ impl Modules {
                 }
             };
             if hex(&Sha256::digest(&bytes)) != *digest {
+                if let Some(path) = stored {
+                    // Whatever happened to it: gone, the next `put` of the module brings it again.
+                    let removed = std::fs::remove_file(&path);
+                    tracing::error!(module = %name, removed = removed.is_ok(), "the stored file is damaged");
+                    return Err(Error::io(format!("module '{name}'"), &"its stored file is damaged; put it again"));
+                }
                 return Err(Error::io(format!("module '{name}'"), &"the file changed while it was read; try again"));
             }
             this.0.compilations.fetch_add(1, Ordering::Relaxed);
@@ -422,6 +429,12 @@ impl Modules {
             state.stored.values().find(|row| row.sha256 == sha256 && row.text == text).cloned()
         };
         let Some(row) = known else { return Ok(None) };
+        // It may have been lost behind our back; then it is wanted again.
+        let path = self.0.store.module_path(sha256);
+        let whole = blocking(move || path.metadata().is_ok_and(|meta| meta.is_file() && meta.len() == row.bytes));
+        if !whole.await {
+            return Ok(None);
+        }
         let _changing = self.0.changing.lock().await;
         if !self.lock().stored.values().any(|r| r.sha256 == sha256) {
             return Ok(None);

@@ -20,7 +20,7 @@ impl Supervisor {
     /// [`Error::NotFound`], [`Error::StillRunning`], [`Error::Denied`] for a directory that is not ours,
     /// [`Error::StateRefuses`].
     pub async fn remove(&self, name: &Name, force: bool, volumes: bool) -> Result<()> {
-        self.0.store.accepting()?;
+        self.0.store.accepting_removals()?;
         if force
             && self.view(name).is_ok_and(|view| view.is_live())
             && let Some(done) = self.kill(name)?
@@ -55,7 +55,7 @@ impl Supervisor {
     ///
     /// As [`Supervisor::remove`]; what was removed by then is.
     pub async fn prune(&self, filter: &Filter, volumes: bool) -> Result<Vec<Name>> {
-        self.0.store.accepting()?;
+        self.0.store.accepting_removals()?;
         let now = clock::now();
         let wanted: Vec<Name> = {
             let state = self.lock();
@@ -91,18 +91,20 @@ impl Supervisor {
         Ok(removed)
     }
 
-    /// What was run with `--rm` has ended.
+    /// What was run with `--rm` has ended: it goes, with its directory if that was made for it.
+    pub(super) async fn remove_ended(&self, name: &Name) {
+        let Some(fresh) = self.lock().registry.get(name).ok().map(|record| record.launch.fresh) else { return };
+        match self.remove(name, false, fresh).await {
+            // Somebody was faster, or runs it again; or the next daemon removes it.
+            Ok(()) | Err(Error::NotFound(_) | Error::StillRunning(_) | Error::Stopping(_) | Error::ShuttingDown) => {}
+            Err(error) => tracing::warn!(instance = %name, "--rm: {error}"),
+        }
+    }
+
+    /// [`Supervisor::remove_ended`], for somebody who cannot wait.
     pub(super) fn remove_later(&self, name: Name) {
         let this = self.clone();
-        self.0.tracker.spawn(async move {
-            match this.remove(&name, false, true).await {
-                // Somebody was faster, or runs it again.
-                Ok(()) | Err(Error::NotFound(_) | Error::StillRunning(_) | Error::Stopping(_)) => {}
-                // The next daemon removes it.
-                Err(Error::ShuttingDown) => {}
-                Err(error) => tracing::warn!(instance = %name, "--rm: {error}"),
-            }
-        });
+        self.0.tracker.spawn(async move { this.remove_ended(&name).await });
     }
 
     /// Removes the records that are too many or too old.

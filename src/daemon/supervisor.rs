@@ -5,6 +5,7 @@
 //! `lifecycle.rs`.
 
 use crate::config::Limits;
+use crate::daemon::attachment::{Attachment, Started};
 use crate::daemon::blocking;
 use crate::daemon::budget::{Budget, Promise};
 use crate::daemon::clock;
@@ -21,7 +22,7 @@ use crate::model::filter::Filter;
 use crate::model::instance::{InstanceId, Record, RunSpec, State as RunState};
 use crate::model::name::Name;
 use crate::model::registry::Registry;
-use crate::model::reply::{Created, Inspection, InstanceView, ModuleView, Output, RunView};
+use crate::model::reply::{Created, Inspection, InstanceView, ModuleView, RunView};
 use crate::model::restart::BackOff;
 use std::any::Any;
 use std::collections::HashMap;
@@ -110,52 +111,6 @@ pub(super) struct Prepared {
 pub(super) struct Ready {
     pub(super) loaded: Loaded,
     pub(super) workspace: Workspace,
-}
-
-/// An accepted run.
-pub struct Started {
-    /// What to reply.
-    pub created: Created,
-    /// The streams, if they were asked for.
-    pub attachment: Option<Attachment>,
-}
-
-/// A client's hold on the streams of a run: the guest waits for it. Dropped, it lets go, and the run goes on.
-pub struct Attachment {
-    log: Arc<Log>,
-    run: u32,
-    stdin: Option<StdinPipe>,
-    done: Done,
-}
-
-impl Attachment {
-    /// The next output. `None`: the run is over and all of its output was handed out.
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel safe.
-    pub async fn next(&self) -> Option<Vec<Output>> {
-        self.log.take(self.run).await
-    }
-
-    /// The guest's stdin, if it is open.
-    pub fn stdin(&self) -> Option<&StdinPipe> {
-        self.stdin.as_ref()
-    }
-
-    /// How the run ended, whatever follows it.
-    pub async fn ended(&self) -> InstanceView {
-        self.done.clone().wait_for_run(self.run).await
-    }
-}
-
-impl Drop for Attachment {
-    fn drop(&mut self) {
-        self.log.detach(self.run);
-        if let Some(stdin) = &self.stdin {
-            stdin.close();
-        }
-    }
 }
 
 /// Holds a name while work on it is being prepared; whoever stops the name meanwhile cancels the token.
@@ -279,6 +234,17 @@ impl Supervisor {
     ///
     /// Cancel safe: the run is written down and started, or it is not.
     pub async fn run(&self, spec: RunSpec, attach: bool, compiling: impl FnOnce()) -> Result<Started> {
+        self.run_known(spec, None, attach, compiling).await
+    }
+
+    /// [`Supervisor::run`], if the name is still (or again) that of the instance `known`.
+    async fn run_known(
+        &self,
+        spec: RunSpec,
+        known: Option<InstanceId>,
+        attach: bool,
+        compiling: impl FnOnce(),
+    ) -> Result<Started> {
         self.check_spec(&spec)?;
         let reservation = self.reserve(&spec.name, What::Starting)?;
         let loaded = tokio::select! {
@@ -287,7 +253,7 @@ impl Supervisor {
             loaded = self.0.modules.load(&spec.module, spec.sha256.as_deref(), compiling) => loaded?,
         };
         let ready = Ready { loaded, workspace: self.workspace(&spec.name).await? };
-        let (created, attachment, recorded) = self.accept(spec, ready, attach, reservation)?;
+        let (created, attachment, recorded) = self.accept(spec, ready, known, attach, reservation)?;
         recorded.recorded().await?;
         Ok(Started { created, attachment })
     }
@@ -297,16 +263,24 @@ impl Supervisor {
         &self,
         spec: RunSpec,
         ready: Ready,
+        known: Option<InstanceId>,
         attach: bool,
         reservation: Reservation,
     ) -> Result<(Created, Option<Attachment>, Ticket)> {
         let directory = self.0.workspaces.path(&spec.name).to_string_lossy().into_owned();
-        let launch = Arc::new(spec.launch(&ready.loaded.digest, &directory));
+        let mut launch = spec.launch(&ready.loaded.digest, &directory);
+        launch.fresh = ready.workspace.made;
+        let launch = Arc::new(launch);
         let stdin = spec.stdin.then(StdinPipe::default);
         let mut state = self.lock();
         self.accepting()?;
         if reservation.cancelled.is_cancelled() {
             return Err(Error::Stopping(spec.name));
+        }
+        if let Some(id) = known
+            && state.registry.get(&spec.name)?.id != id
+        {
+            return Err(Error::NotFound(spec.name.to_string()));
         }
         let event = state.registry.decide_run(&spec.name, launch, self.0.limits.instances_max, clock::now())?;
         let promise = state.budget.promise(ready.loaded.program.needs())?;
@@ -319,7 +293,7 @@ impl Supervisor {
         state.live.insert(id, Arc::clone(&live));
         reservation.release(&mut state);
         self.count(&state);
-        let attachment = attach.then(|| Attachment { log, run, stdin, done: Done::of(&live) });
+        let attachment = attach.then(|| Attachment::new(log, run, stdin, Done::of(&live)));
         let created = Created { name: spec.name.clone(), directory, run };
         let prepared = self.prepare(id, run, &live, &spec, ready, promise, ticket);
         self.spawn(id, live, spec, Next::Run(Box::new(prepared)));
@@ -354,7 +328,10 @@ impl Supervisor {
 
     pub(super) fn reserve(&self, name: &Name, what: What) -> Result<Reservation> {
         let mut state = self.lock();
-        self.accepting()?;
+        match what {
+            What::Starting => self.accepting()?,
+            What::Removing => self.0.store.accepting_removals()?,
+        }
         let folded = name.folded();
         if let Some(Reserved { name: known, cancelled, what: by }) = state.reserved.get(&folded) {
             return Err(match cancelled.is_cancelled() || *by == What::Removing {
@@ -572,7 +549,9 @@ impl Supervisor {
         let Some(live) = live else {
             let store = Arc::clone(&self.0.store);
             let env = blocking(move || store.environment(id)).await?;
-            return Ok(self.run(RunSpec::again(name, &launch, env), false, || ()).await?.created);
+            let env = env.ok_or_else(|| Error::NotFound(name.to_string()))?;
+            let spec = RunSpec::again(name, &launch, env);
+            return Ok(self.run_known(spec, Some(id), false, || ()).await?.created);
         };
         let mut progress = live.progress.subscribe();
         let reached = progress.wait_for(|p| p.run > run || p.over.is_some()).await;
@@ -629,7 +608,7 @@ impl Supervisor {
     ///
     /// [`Error::NoModule`], [`Error::Denied`], [`Error::Io`], [`Error::StateRefuses`].
     pub async fn forget(&self, name: &Name) -> Result<()> {
-        self.0.store.accepting()?;
+        self.0.store.accepting_removals()?;
         self.0.modules.forget(name).await
     }
 
@@ -654,6 +633,14 @@ impl Supervisor {
         self.0.shutdown.cancelled().await;
     }
 
+    /// Returns when somebody asked for the daemon's end and no instance is left.
+    pub async fn drained(&self) {
+        self.shutdown_requested().await;
+        let mut population = self.0.population.subscribe();
+        // The sender is in `self`; it cannot be gone.
+        let _gone = population.wait_for(|n| *n == 0).await;
+    }
+
     /// Ends every instance and waits until all are gone. New ones are refused by then.
     pub(super) async fn drain(&self) {
         let live: Vec<Arc<Live>> = {
@@ -664,8 +651,6 @@ impl Supervisor {
         for live in live {
             live.control().end(Why::Shutdown, &self.0.engine);
         }
-        let mut population = self.0.population.subscribe();
-        // The sender is in `self`; it cannot be gone.
-        let _gone = population.wait_for(|n| *n == 0).await;
+        self.drained().await;
     }
 }

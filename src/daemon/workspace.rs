@@ -2,7 +2,7 @@
 
 use crate::daemon::removal;
 use crate::daemon::store::{Change, Identity, Removal, Store};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::model::name::Name;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -23,6 +23,8 @@ pub(super) struct Workspaces {
 /// An instance's directory, verified and open. The handle keeps it the same directory, whatever its path leads to later.
 #[derive(Debug)]
 pub(super) struct Workspace {
+    /// Whether it was made just now.
+    pub(super) made: bool,
     #[cfg(target_os = "linux")]
     handle: rustix::fd::OwnedFd,
     #[cfg(all(unix, not(target_os = "linux")))]
@@ -111,7 +113,7 @@ impl Workspaces {
             self.store.note(Change::ForgetWorkspaces(vec![path.to_string_lossy().into_owned()]));
             return Err(not_ours(&path));
         }
-        let Some((workspace, identity)) = self.open_checked(&path)? else {
+        let Some((mut workspace, identity)) = self.open_checked(&path)? else {
             return Err(Error::io(format!("cannot open {}", path.display()), &"it was removed at the same moment"));
         };
         match known {
@@ -127,6 +129,7 @@ impl Workspaces {
             // Before the run that it is for, in the same queue.
             _ => self.store.note(put(&path, identity)),
         }
+        workspace.made = made;
         let mut known = self.known();
         if known.len() >= KNOWN_MAX {
             known.clear();
@@ -146,7 +149,10 @@ impl Workspaces {
         let text = path.to_string_lossy().into_owned();
         let Some(identity) = self.store.workspace(&path)? else { return Ok(None) };
         self.known().remove(&path);
-        match self.open_checked(&path)? {
+        match self
+            .open_checked(&path)
+            .map_err(|e| if e.code() == Code::Denied { not_ours_to_remove(&path) } else { e })?
+        {
             Some((_, found)) if found == identity => {}
             // Made for a run that did not come to it.
             Some(_) if identity == Identity::INTENDED && is_empty(&path)? => {
@@ -154,7 +160,7 @@ impl Workspaces {
                 self.store.note(Change::ForgetWorkspaces(vec![text]));
                 return Ok(None);
             }
-            Some(_) => return Err(not_ours(&path)),
+            Some(_) => return Err(not_ours_to_remove(&path)),
             None => {
                 self.store.note(Change::ForgetWorkspaces(vec![text]));
                 return Ok(None);
@@ -214,7 +220,7 @@ impl Workspaces {
         if stat.st_uid != rustix::process::geteuid().as_raw() || stat.st_mode & 0o077 != 0 {
             return Err(not_ours(path));
         }
-        Ok(Some((Workspace { handle }, Identity { device: stat.st_dev, inode: stat.st_ino })))
+        Ok(Some((Workspace { made: false, handle }, Identity { device: stat.st_dev, inode: stat.st_ino })))
     }
 
     /// Elsewhere the handle cannot be lent: the parent, which only we can change, has to vouch for the path.
@@ -225,7 +231,7 @@ impl Workspaces {
         if !meta.is_dir() || meta.uid() != rustix::process::geteuid().as_raw() || meta.mode() & 0o077 != 0 {
             return Err(not_ours(path));
         }
-        Ok(Some((Workspace { path: path.to_owned() }, Identity { device: meta.dev(), inode: meta.ino() })))
+        Ok(Some((Workspace { made: false, path: path.to_owned() }, Identity { device: meta.dev(), inode: meta.ino() })))
     }
 
     /// Without inode numbers in the standard library only the kind can be checked.
@@ -235,7 +241,7 @@ impl Workspaces {
         if !meta.is_dir() {
             return Err(not_ours(path));
         }
-        Ok(Some((Workspace {}, Identity { device: 0, inode: 0 })))
+        Ok(Some((Workspace { made: false }, Identity { device: 0, inode: 0 })))
     }
 }
 
@@ -271,6 +277,13 @@ fn make_directory(path: &Path) -> std::io::Result<()> {
 fn not_ours(path: &Path) -> Error {
     Error::Denied(format!(
         "'{}' exists and was not made by this daemon, so it is not lent to a guest; move it away, or choose another --name",
+        path.display()
+    ))
+}
+
+fn not_ours_to_remove(path: &Path) -> Error {
+    Error::Denied(format!(
+        "'{}' is not the directory that this daemon made, so it is not removed; without -v only the record goes",
         path.display()
     ))
 }

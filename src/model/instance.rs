@@ -126,6 +126,7 @@ impl RunSpec {
             timeout_ms: self.timeout.map(|t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX)),
             restart: self.restart,
             remove: self.remove,
+            fresh: false,
             labels: self.labels.clone(),
             pinned: self.sha256.is_some(),
         }
@@ -316,6 +317,9 @@ pub struct Launch {
     /// Whether the instance goes when it has ended.
     #[serde(default)]
     pub remove: bool,
+    /// Whether the directory was made for it, and so goes with it.
+    #[serde(default)]
+    pub fresh: bool,
     /// Labels, for filters.
     #[serde(default)]
     pub labels: Labels,

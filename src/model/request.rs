@@ -115,7 +115,7 @@ pub struct RunArgs {
     /// What happens when the run is over: no, on-failure[:N], always, unless-stopped [default: no]
     #[arg(long, value_name = "POLICY")]
     pub restart: Option<RestartPolicy>,
-    /// Remove the instance, its log and its directory when it has ended
+    /// Remove the instance and its log when it has ended, and its directory if that was made for it
     #[arg(long, conflicts_with = "restart")]
     pub rm: bool,
     /// Label the instance, for --filter

@@ -233,6 +233,16 @@ async fn what_is_run_with_rm_leaves_nothing() {
         }
     })
     .await;
+    // Nothing of it is in the way of the next one.
+    for _ in 0..20 {
+        assert_eq!(cli.run(&["run", "--rm", "hello"]).await.0, 0);
+    }
+    // A directory that was there before is not the run's to remove.
+    daemon.run_to_end(&["--name", "kept", "hello"]).await;
+    std::fs::write(daemon.root.join("kept/file"), "x").unwrap();
+    daemon.client().await.request::<Value>(&["rm", "kept"]).await.unwrap();
+    assert_eq!(cli.run(&["run", "--rm", "--name", "kept", "hello"]).await.0, 0);
+    assert!(daemon.root.join("kept/file").exists());
     let (code, _, err) = cli.run(&["run", "--rm", "--restart", "always", "hello"]).await;
     assert!(code == 125 && err.contains("cannot be used with"), "{err}");
 }

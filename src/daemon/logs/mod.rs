@@ -33,6 +33,7 @@ use ring::{Disk, Ring};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 use tokio::sync::{Notify, watch};
@@ -75,13 +76,14 @@ impl Drop for Shared {
 
 impl Logs {
     /// The logs in `directory`, which exists, of at most about `bytes_max` bytes each. Reads the names of the files that are
-    /// there, and starts the thread that writes.
+    /// there, and starts the thread that writes. While the disk is `full`, what is printed is dropped and counted: the room that
+    /// is left is for the state.
     ///
     /// # Errors
     ///
     /// [`Error::Io`].
-    pub(super) fn open(directory: &Path, bytes_max: usize) -> Result<Logs> {
-        let disk = Arc::new(Disk::new(directory, bytes_max));
+    pub(super) fn open(directory: &Path, bytes_max: usize, full: Arc<AtomicBool>) -> Result<Logs> {
+        let disk = Arc::new(Disk::new(directory, bytes_max, full));
         let found = disk.list().map_err(|e| Error::io(format!("cannot read {}", directory.display()), &e))?;
         let entry = |(id, numbers)| {
             let ring = Arc::new(Mutex::new(Ring::found(Arc::clone(&disk), id, numbers)));

@@ -10,6 +10,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Bytes that are read at a time.
 pub(super) const READ_BYTES: usize = 64 * 1024;
@@ -21,13 +22,15 @@ const GENERATION_BYTES_MIN: u64 = 1024;
 pub(super) struct Disk {
     directory: PathBuf,
     generation_bytes_max: u64,
+    /// The room that is left is for the state.
+    full: Arc<AtomicBool>,
 }
 
 impl Disk {
-    /// Files in `directory`, of at most `bytes_max` bytes a log.
-    pub(super) fn new(directory: &Path, bytes_max: usize) -> Disk {
+    /// Files in `directory`, of at most `bytes_max` bytes a log; none grows while the disk is `full`.
+    pub(super) fn new(directory: &Path, bytes_max: usize, full: Arc<AtomicBool>) -> Disk {
         let generation_bytes_max = (bytes_max as u64 / 2).max(GENERATION_BYTES_MIN);
-        Disk { directory: directory.to_owned(), generation_bytes_max }
+        Disk { directory: directory.to_owned(), generation_bytes_max, full }
     }
 
     /// The most bytes of output in one record, so that the end of a full generation is not left empty for much.
@@ -211,7 +214,11 @@ impl Ring {
     }
 
     fn try_append(&mut self, pieces: &[Piece], buffer: &mut Vec<u8>) -> io::Result<()> {
-        if let Err(e) = self.learn() {
+        let room = match self.disk.full.load(Ordering::Relaxed) {
+            true => Err(io::Error::from(io::ErrorKind::StorageFull)),
+            false => Ok(()),
+        };
+        if let Err(e) = self.learn().and(room) {
             self.end += pieces.iter().map(|piece| piece.bytes.len() as u64).sum::<u64>();
             return Err(e);
         }
@@ -342,7 +349,7 @@ mod tests {
     }
 
     fn ring(directory: &Path, bytes_max: usize) -> Ring {
-        let disk = Arc::new(Disk::new(directory, bytes_max));
+        let disk = Arc::new(Disk::new(directory, bytes_max, Arc::default()));
         let numbers = disk.list().unwrap().remove(&ID).unwrap_or_default();
         Ring::found(disk, ID, numbers)
     }

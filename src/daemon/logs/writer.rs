@@ -6,6 +6,7 @@
 use super::Log;
 use super::lock;
 use super::ring::Ring;
+use crate::config::fixed::CLOSE;
 use crate::model::instance::InstanceId;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -13,8 +14,6 @@ use std::time::{Duration, Instant};
 
 /// How long what is printed may stay in memory for more to come.
 pub(super) const LINGER: Duration = Duration::from_millis(10);
-/// How long the end waits for a disk.
-const CLOSE: Duration = Duration::from_secs(3);
 
 /// What the thread has to do.
 #[derive(Default)]

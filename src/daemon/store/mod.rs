@@ -7,7 +7,7 @@ mod rows;
 mod schema;
 mod writer;
 
-use crate::config::{Durability, Limits};
+use crate::config::{Durability, Limits, fixed};
 use crate::error::{Error, Result};
 use crate::model::event::{Event, EventView};
 use crate::model::instance::{InstanceId, Record, Timestamp};
@@ -17,7 +17,7 @@ use std::collections::HashSet;
 use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -246,6 +246,20 @@ impl Store {
         self.shared.accepting()
     }
 
+    /// Whether something may be removed: also on a full disk, since it makes room.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StateRefuses`] after a write that failed otherwise.
+    pub(super) fn accepting_removals(&self) -> Result<()> {
+        self.shared.accepting_removals()
+    }
+
+    /// Set while the disk is full, and what room is left is for ends.
+    pub(super) fn full(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.shared.full)
+    }
+
     /// Hands a change over, behind those that were handed over before. `synced`: it is answered when it would survive a power
     /// failure.
     pub(super) fn submit(&self, change: Change, synced: bool) -> Ticket {
@@ -298,7 +312,7 @@ impl Store {
                 let _told = writer.join();
                 let _unheard = done.send(());
             });
-            if joined.is_err() || waited.recv_timeout(writer::CLOSE).is_err() {
+            if joined.is_err() || waited.recv_timeout(fixed::CLOSE).is_err() {
                 // The lock stays: what is still being written must not meet another daemon.
                 tracing::warn!("the state is still being written; left behind");
                 return;
@@ -318,13 +332,13 @@ impl Store {
         lock(&self.loaded).take().expect("asked once, by the one who opened it")
     }
 
-    /// The values that the newest run of an instance was given; empty if it is gone.
+    /// The values that the newest run of an instance was given. `None`: it is gone.
     ///
     /// # Errors
     ///
     /// [`Error::Io`].
-    pub(super) fn environment(&self, id: InstanceId) -> Result<Vec<(String, String)>> {
-        self.ask(|c| rows::environment(c, id)).map(Option::unwrap_or_default)
+    pub(super) fn environment(&self, id: InstanceId) -> Result<Option<Vec<(String, String)>>> {
+        self.ask(|c| rows::environment(c, id))
     }
 
     /// The known runs of an instance, oldest first.

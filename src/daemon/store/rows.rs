@@ -41,7 +41,7 @@ pub(super) fn write(connection: &Connection, change: &Change, runs_max: usize) -
         }
         Change::PutRemoval(removal) => run(
             connection,
-            "INSERT INTO removal (grave, path, device, inode) VALUES (?1, ?2, ?3, ?4)",
+            "INSERT OR REPLACE INTO removal (grave, path, device, inode) VALUES (?1, ?2, ?3, ?4)",
             params![
                 removal.grave,
                 removal.path,

@@ -93,7 +93,11 @@ pub(super) fn open(directory: &Path) -> Result<Connection> {
         Some(rusqlite::ErrorCode::NotADatabase | rusqlite::ErrorCode::DatabaseCorrupt) => {
             refuse("is damaged or no database")
         }
-        _ => Error::io(format!("cannot open {}", path.display()), &e),
+        _ => {
+            // SQLite quotes what it was asked to do, which may be a page.
+            let text = e.to_string();
+            Error::io(format!("cannot open {}", path.display()), &text.lines().next().unwrap_or_default())
+        }
     };
     match path.symlink_metadata() {
         Ok(meta) if !meta.is_file() => return Err(refuse("is not a file")),

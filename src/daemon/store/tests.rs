@@ -140,7 +140,7 @@ fn the_registry_is_read_back_as_it_was() {
         again.registry.records().collect::<Vec<_>>()
     );
     assert_eq!(again.seq_next, seq_next, "numbers of events go on");
-    assert_eq!(again.store.environment(alive).unwrap(), [("KEY".to_owned(), "value".to_owned())]);
+    assert_eq!(again.store.environment(alive).unwrap(), Some(vec![("KEY".to_owned(), "value".to_owned())]));
     let mut again = again;
     assert!(again.run("new").0 > removed.0, "an id is never used twice");
 }
@@ -223,7 +223,10 @@ fn older_files_are_brought_to_this_version() {
             assert_eq!(records["web"].launch.restart.to_string(), "unless-stopped");
             assert_eq!(records["web"].launch.labels["tier"], "front");
             assert!(records["web"].state.is_live(), "it was killed under it");
-            assert_eq!(pair.store.environment(records["web"].id).unwrap(), [("KEY".to_owned(), "value".to_owned())]);
+            assert_eq!(
+                pair.store.environment(records["web"].id).unwrap(),
+                Some(vec![("KEY".to_owned(), "value".to_owned())])
+            );
             assert!(pair.seq_next > 3);
         }
         pair.run("new");

@@ -18,7 +18,7 @@ use rusqlite::{Connection, ErrorCode};
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -60,6 +60,8 @@ pub(super) enum Health {
 #[derive(Debug)]
 pub(super) struct Shared {
     health: Mutex<Health>,
+    /// As the health says; for those who would take the room that is left.
+    pub(super) full: Arc<AtomicBool>,
     /// The newest event that is in the file.
     pub(super) newest: AtomicU64,
     /// Events that are in the file, for followers.
@@ -71,6 +73,7 @@ impl Shared {
     pub(super) fn new(directory: &Path, newest: u64) -> Shared {
         Shared {
             health: Mutex::new(Health::Healthy),
+            full: Arc::default(),
             newest: AtomicU64::new(newest),
             followers: broadcast::Sender::new(fixed::EVENTS_BEHIND_MAX),
             reserve: directory.join("reserve"),
@@ -90,9 +93,29 @@ impl Shared {
     pub(super) fn accepting(&self) -> Result<()> {
         match &*self.health() {
             Health::Healthy => Ok(()),
-            Health::Full => Err(Error::StateRefuses("the disk is full; it goes on when there is room again".into())),
+            Health::Full => {
+                let why = "the disk is full; it goes on when there is room again (rm, prune -v and forget make some)";
+                Err(Error::StateRefuses(why.into()))
+            }
             Health::Broken(why) => Err(broken(why)),
         }
+    }
+
+    /// Whether something may be removed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StateRefuses`].
+    pub(super) fn accepting_removals(&self) -> Result<()> {
+        match &*self.health() {
+            Health::Healthy | Health::Full => Ok(()),
+            Health::Broken(why) => Err(broken(why)),
+        }
+    }
+
+    fn set_health(&self, health: Health) {
+        self.full.store(health == Health::Full, Ordering::Relaxed);
+        *self.health() = health;
     }
 
     /// Makes sure that there is room for ends on a full disk. False: there is none.
@@ -127,6 +150,8 @@ impl Shared {
         if !matches!(*health, Health::Broken(_)) {
             tracing::error!("the state can no longer be written: {why}");
             *health = Health::Broken(why.to_owned());
+            // No room is kept for what is not written.
+            self.full.store(false, Ordering::Relaxed);
         }
     }
 
@@ -290,7 +315,7 @@ impl Writer {
                     self.looked_for_room = Instant::now();
                     if self.shared.fill_reserve() {
                         tracing::info!("there is room again in the state directory");
-                        *self.shared.health() = Health::Healthy;
+                        self.shared.set_health(Health::Healthy);
                     }
                 }
                 Ok(())
@@ -298,7 +323,7 @@ impl Writer {
             // What SQLite rolled back for want of room was never said to be there: to try again is honest.
             Err(e) if !full && e.sqlite_error_code() == Some(ErrorCode::DiskFull) && self.shared.free_reserve() => {
                 tracing::error!("the disk is full: nothing new is accepted until there is room again");
-                *self.shared.health() = Health::Full;
+                self.shared.set_health(Health::Full);
                 self.commit(group).map_err(text)
             }
             Err(e) => Err(text(e)),
@@ -395,6 +420,3 @@ impl Syncer {
         log.sync_data()
     }
 }
-
-/// How long the end waits for the last writes.
-pub(super) const CLOSE: Duration = Duration::from_secs(2);

@@ -22,7 +22,7 @@ struct House {
 
 fn house(bytes_max: usize) -> House {
     let directory = tempfile::tempdir().unwrap();
-    let logs = Logs::open(directory.path(), bytes_max).unwrap();
+    let logs = Logs::open(directory.path(), bytes_max, Arc::default()).unwrap();
     let log = logs.get(ID);
     log.begin(1, false);
     House { directory, logs, log }
@@ -33,7 +33,7 @@ impl House {
     fn again(self, bytes_max: usize) -> House {
         let House { directory, logs, log } = self;
         drop((logs, log));
-        let logs = Logs::open(directory.path(), bytes_max).unwrap();
+        let logs = Logs::open(directory.path(), bytes_max, Arc::default()).unwrap();
         let log = logs.get(ID);
         House { directory, logs, log }
     }
@@ -443,7 +443,7 @@ proptest! {
             std::fs::write(directory.path().join(format!("1-{number}.log")), contents).unwrap();
         }
         runtime().block_on(async {
-            let logs = Logs::open(directory.path(), 4096).unwrap();
+            let logs = Logs::open(directory.path(), 4096, Arc::default()).unwrap();
             let log = logs.get(ID);
             let mut reader = log.reader(Query { tail, since, until, stream: None });
             rest(&mut reader).await;
