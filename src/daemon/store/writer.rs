@@ -37,6 +37,10 @@ const CHECKPOINT_PAGES: i32 = 1000;
 /// While there is always somebody writing, the log never comes to its end. From this length on, writing waits for it.
 const CHECKPOINT_PAGES_MAX: i32 = 16_000;
 
+/// A change that nobody waits for is written with the next one that somebody does, or after this time: a commit costs far more
+/// than what is in it.
+const LINGER: Duration = Duration::from_millis(5);
+
 /// A change on its way, and who waits for it.
 pub(super) struct Job {
     pub(super) change: Change,
@@ -54,6 +58,12 @@ pub(super) enum Health {
     Full,
     /// Nothing is written any more.
     Broken(String),
+}
+
+impl Job {
+    fn is_awaited(&self) -> bool {
+        self.done.iter().any(Option::is_some)
+    }
 }
 
 /// What the writer shares with those who ask it.
@@ -220,6 +230,8 @@ impl Writer {
         second: Connection,
         log: PathBuf,
     ) -> rusqlite::Result<(Writer, Syncer)> {
+        // One for each kind of change.
+        connection.set_prepared_statement_cache_capacity(64);
         let log_pages = Arc::new(AtomicI32::new(0));
         let pages = Arc::clone(&log_pages);
         // In the place of SQLite's own, which would write the log back within the commit.
@@ -249,16 +261,30 @@ impl Writer {
 
     /// Writes until all senders are gone.
     pub(super) fn run(mut self, jobs: &Receiver<Job>, syncer: JoinHandle<()>) {
+        // What nobody waits for, and since when it is here.
+        let mut waiting: (Vec<Job>, Option<Instant>) = (vec![], None);
         loop {
-            let first = match self.unsynced_since {
+            let left =
+                |since: Option<Instant>, within: Duration| since.map(|since| within.saturating_sub(since.elapsed()));
+            // Half of what is promised: the sync itself takes time.
+            let due = [left(waiting.1, LINGER), left(self.unsynced_since, fixed::SYNC_WITHIN / 2)];
+            let next = match due.into_iter().flatten().min() {
                 None => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                // Half of what is promised: the sync itself takes time.
-                Some(since) => jobs.recv_timeout((fixed::SYNC_WITHIN / 2).saturating_sub(since.elapsed())),
+                Some(wait) => jobs.recv_timeout(wait),
             };
-            match first {
-                Ok(first) => self.group(first, jobs),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
+            let ended = matches!(next, Err(RecvTimeoutError::Disconnected));
+            let mut urgent = ended || waiting.1.is_some_and(|since| since.elapsed() >= LINGER);
+            if let Ok(job) = next {
+                urgent |= job.is_awaited();
+                waiting.0.push(job);
+                waiting.1.get_or_insert_with(Instant::now);
+            }
+            if urgent && !waiting.0.is_empty() {
+                self.group(std::mem::take(&mut waiting.0), jobs);
+                waiting.1 = None;
+            }
+            if ended {
+                break;
             }
             if self.unsynced_since.is_some_and(|since| since.elapsed() >= fixed::SYNC_WITHIN / 2) {
                 self.sync();
@@ -274,8 +300,7 @@ impl Writer {
     }
 
     /// Commits what is waiting, in one transaction.
-    fn group(&mut self, first: Job, jobs: &Receiver<Job>) {
-        let mut group = vec![first];
+    fn group(&mut self, mut group: Vec<Job>, jobs: &Receiver<Job>) {
         while group.len() < fixed::GROUP_MAX
             && let Ok(next) = jobs.try_recv()
         {
