@@ -135,11 +135,17 @@ fn dotted_line(line: &str) -> String {
 #[derive(Default)]
 struct LogLines {
     timestamps: bool,
+    run: u32,
     streams: [(LineAssembler, Option<Output>); 2],
 }
 
 impl LogLines {
     fn push(&mut self, text: &mut String, output: Output) {
+        if output.run != self.run {
+            // No line goes on in the next run.
+            text.push_str(&self.finish());
+            self.run = output.run;
+        }
         let timestamps = self.timestamps;
         let (assembler, begun) = &mut self.streams[usize::from(output.stream == StdStream::Stderr)];
         let Some(bytes) = output.data.clone().into_bytes() else { return };

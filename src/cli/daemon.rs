@@ -89,12 +89,26 @@ fn directive(level: &str) -> String {
 }
 
 async fn serve(config: Config) -> Outcome {
+    #[cfg(unix)]
+    outlive_file_size_limit();
     let server = server::start(config).await?;
     let signals = signals(server.supervisor().clone())?;
     print(&format!("listening on {}\n", server.address()))?;
     server.ended().await;
     signals.abort();
     Ok(0)
+}
+
+/// A write beyond the limit on file sizes is an error like any other, and no reason to die (setrlimit(2), `RLIMIT_FSIZE`).
+#[cfg(unix)]
+fn outlive_file_size_limit() {
+    use tokio::signal::unix::{SignalKind, signal};
+    /// The number on Linux and on the BSDs; the standard library does not name it.
+    const SIGXFSZ: i32 = 25;
+    // Once there is a handler it stays, whether or not anybody listens.
+    if let Err(e) = signal(SignalKind::from_raw(SIGXFSZ)) {
+        tracing::debug!("SIGXFSZ: {e}");
+    }
 }
 
 /// The first signal asks for an orderly end; the second does not wait for it.

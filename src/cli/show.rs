@@ -84,6 +84,10 @@ impl LogPrinter {
         if !self.timestamps && !self.terminal {
             return write(stream, &bytes);
         }
+        if self.last.as_ref().is_some_and(|last| last.run != output.run) {
+            // No line goes on in the next run.
+            self.finish()?;
+        }
         let mut text = Vec::new();
         let (timestamps, terminal, at) = (self.timestamps, self.terminal, output.at);
         self.lines[index(stream)].push(&bytes, |line| push_line(&mut text, timestamps.then_some(at), terminal, line));

@@ -95,7 +95,7 @@ impl Task {
         };
         drop(workspace);
         let pause = Some((&mut self.back_off, begun.elapsed()));
-        let finished = self.supervisor.finish(self.id, ended, control.why(), &self.live, promise, pause);
+        let finished = self.supervisor.finish(self.id, ended, control.asked_for(), &self.live, promise, pause);
         finished.settle(&self.live).await
     }
 
@@ -119,6 +119,7 @@ impl Task {
                 // The next daemon runs it.
                 Why::Shutdown => self.supervisor.leave(self.id, &self.live),
                 Why::Restart => {
+                    self.back_off = BackOff::default();
                     self.supervisor.begin_anew(&self.live);
                     Next::Pause(Duration::ZERO)
                 }

@@ -36,10 +36,14 @@ impl Finished {
             && self.view.remove
         {
             // Before anybody is told, so that its name is free for whoever was waiting.
-            self.supervisor.remove_ended(&self.view.name).await;
+            self.supervisor.remove_ended(&self.view.name, self.run).await;
         }
         let ended = (self.run, Arc::clone(&self.view));
-        live.progress.send_modify(|p| p.ended = Some(ended));
+        live.progress.send_modify(|p| {
+            // One that could not even begin was a run too.
+            p.run = p.run.max(self.run);
+            p.ended = Some(ended);
+        });
         if let Next::Over = self.next {
             self.supervisor.over(self.id, live, self.view);
         }
@@ -115,7 +119,11 @@ impl Supervisor {
         }
         let event = match pause {
             Some((back_off, life)) => {
+                // Also one that left by itself in the time that it was given for it.
                 let restart = why == Some(Why::Restart);
+                if restart {
+                    *back_off = BackOff::default();
+                }
                 state.registry.ended(id, ended, restart, || back_off.after(life), clock::now())
             }
             None => Event::of(record, clock::now(), EventKind::Ended(ended)),
@@ -163,7 +171,7 @@ impl Supervisor {
     /// No other run follows: whoever waits is told, the records above the limit go, and so does what was run with `--rm`.
     fn over(&self, id: InstanceId, live: &Arc<Live>, view: Arc<InstanceView>) {
         let remove = view.remove && !view.is_live() && self.knows(id);
-        let name = view.name.clone();
+        let (name, run) = (view.name.clone(), view.run);
         {
             let mut state = self.lock();
             // The last state is visible before the live handle goes, or an end would look like "no such instance". By now it
@@ -176,7 +184,7 @@ impl Supervisor {
             self.count(&state);
         }
         if remove {
-            self.remove_later(name);
+            self.remove_later(name, run);
         }
     }
 
@@ -318,7 +326,9 @@ impl Supervisor {
             tickets
         };
         for ticket in tickets {
-            ticket.wait()?;
+            if let Err(error) = ticket.wait() {
+                tracing::error!("what became of an instance is not written down: {error}");
+            }
         }
         let mut state = self.lock();
         let waiting: Vec<(InstanceId, u32, Name, _)> = state

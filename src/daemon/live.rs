@@ -93,6 +93,11 @@ impl Control {
         self.why.get().copied()
     }
 
+    /// What it was asked to end for, whether it was ended or left in the time that it was given.
+    pub(super) fn asked_for(&self) -> Option<Why> {
+        self.why().or_else(|| self.grace.borrow().map(|(_, why)| why))
+    }
+
     /// Ends it now.
     pub(super) fn end(&self, why: Why, engine: &Engine) {
         // Set or set before: the first to ask is the reason.

@@ -8,7 +8,7 @@ use crate::daemon::store::Removal;
 use crate::daemon::supervisor::{State, Supervisor, What};
 use crate::error::{Error, Result};
 use crate::model::filter::Filter;
-use crate::model::instance::Timestamp;
+use crate::model::instance::{Record, Timestamp};
 use crate::model::name::Name;
 use std::time::Duration;
 
@@ -21,13 +21,29 @@ impl Supervisor {
     /// [`Error::StateRefuses`].
     pub async fn remove(&self, name: &Name, force: bool, volumes: bool) -> Result<()> {
         self.0.store.accepting_removals()?;
-        if force
-            && self.view(name).is_ok_and(|view| view.is_live())
-            && let Some(done) = self.kill(name)?
-        {
-            done.wait().await;
+        if force && self.is_taken(name) {
+            match self.kill(name)? {
+                Some(done) => drop(done.wait().await),
+                // It was still being prepared, and may have been for the first time.
+                None => {
+                    self.unreserved(name).await;
+                    if self.view(name).is_err() {
+                        return Ok(());
+                    }
+                }
+            }
         }
+        self.remove_if(name, move |_| Some(volumes)).await
+    }
+
+    /// Removes the instance if `wanted` says so, with its directory if it says true.
+    async fn remove_if(&self, name: &Name, wanted: impl FnOnce(&Record) -> Option<bool>) -> Result<()> {
         let reservation = self.reserve(name, What::Removing)?;
+        // Nobody runs it again as long as its name is held.
+        let volumes = match wanted(self.lock().registry.get(name)?) {
+            Some(volumes) => volumes,
+            None => return Ok(()),
+        };
         // A task: once the directory is moved away the record has to follow, whoever waits.
         let (this, name) = (self.clone(), name.clone());
         let removal = self.0.tracker.spawn(async move {
@@ -91,10 +107,13 @@ impl Supervisor {
         Ok(removed)
     }
 
-    /// What was run with `--rm` has ended: it goes, with its directory if that was made for it.
-    pub(super) async fn remove_ended(&self, name: &Name) {
-        let Some(fresh) = self.lock().registry.get(name).ok().map(|record| record.launch.fresh) else { return };
-        match self.remove(name, false, fresh).await {
+    /// A run with `--rm` has ended: its instance goes, with its directory if that was made for it; unless it was run again.
+    pub(super) async fn remove_ended(&self, name: &Name, run: u32) {
+        let wanted = move |record: &Record| {
+            let launch = &record.launch;
+            (record.run == run && launch.remove).then_some(launch.fresh)
+        };
+        match self.remove_if(name, wanted).await {
             // Somebody was faster, or runs it again; or the next daemon removes it.
             Ok(()) | Err(Error::NotFound(_) | Error::StillRunning(_) | Error::Stopping(_) | Error::ShuttingDown) => {}
             Err(error) => tracing::warn!(instance = %name, "--rm: {error}"),
@@ -102,9 +121,9 @@ impl Supervisor {
     }
 
     /// [`Supervisor::remove_ended`], for somebody who cannot wait.
-    pub(super) fn remove_later(&self, name: Name) {
+    pub(super) fn remove_later(&self, name: Name, run: u32) {
         let this = self.clone();
-        self.0.tracker.spawn(async move { this.remove_ended(&name).await });
+        self.0.tracker.spawn(async move { this.remove_ended(&name, run).await });
     }
 
     /// Removes the records that are too many or too old.
@@ -128,10 +147,14 @@ impl Supervisor {
 
     /// Removes a directory that was moved out of the way, off everybody's path and one at a time.
     fn dig(&self, removal: Removal) {
+        if !self.lock().digging.insert(removal.grave.clone()) {
+            return;
+        }
         let this = self.clone();
         // Not in the tracker: the end does not wait for it, and the next daemon goes on with it.
         let removing = async move {
             let Ok(_one) = this.0.removing.acquire().await else { return };
+            let grave = removal.grave.clone();
             let removed = blocking({
                 let this = this.clone();
                 move || this.0.workspaces.dig(&removal)
@@ -139,6 +162,7 @@ impl Supervisor {
             if let Err(error) = removed.await {
                 tracing::warn!("a directory is not removed yet: {error}");
             }
+            this.lock().digging.remove(&grave);
         };
         #[expect(clippy::disallowed_methods, reason = "nobody waits for it, and the next daemon finishes it")]
         drop(tokio::spawn(removing));
@@ -146,13 +170,13 @@ impl Supervisor {
 
     /// What an earlier daemon had begun to remove, and what was to go with its end.
     pub(super) fn resume_removals(&self) {
-        let gone: Vec<Name> = {
+        let gone: Vec<(Name, u32)> = {
             let state = self.lock();
             let gone = state.registry.records().filter(|r| r.launch.remove && !r.state.is_live());
-            gone.filter(|r| !state.live.contains_key(&r.id)).map(|r| r.name.clone()).collect()
+            gone.filter(|r| !state.live.contains_key(&r.id)).map(|r| (r.name.clone(), r.run)).collect()
         };
-        for name in gone {
-            self.remove_later(name);
+        for (name, run) in gone {
+            self.remove_later(name, run);
         }
         match self.0.store.removals() {
             Ok(removals) => removals.into_iter().for_each(|removal| self.dig(removal)),

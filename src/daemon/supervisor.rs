@@ -25,7 +25,7 @@ use crate::model::registry::Registry;
 use crate::model::reply::{Created, Inspection, InstanceView, ModuleView, RunView};
 use crate::model::restart::BackOff;
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -66,6 +66,8 @@ pub(super) struct State {
     pub(super) live: HashMap<InstanceId, Arc<Live>>,
     /// The number of the next event.
     pub(super) seq_next: u64,
+    /// Directories that are being removed, or wait for it.
+    pub(super) digging: HashSet<String>,
     /// Names that are taken by work which is not recorded yet; folded.
     pub(super) reserved: HashMap<String, Reserved>,
 }
@@ -174,6 +176,7 @@ impl Supervisor {
                 budget: parts.budget,
                 live: HashMap::new(),
                 seq_next: parts.seq_next,
+                digging: HashSet::new(),
                 reserved: HashMap::new(),
             }),
             population: watch::Sender::new(0),
@@ -355,6 +358,22 @@ impl Supervisor {
         Ok(Reservation { supervisor: self.clone(), folded, cancelled, held: true })
     }
 
+    /// Whether something of that name is alive or about to be.
+    pub(super) fn is_taken(&self, name: &Name) -> bool {
+        let state = self.lock();
+        state.reserved.get(&name.folded()).is_some_and(|r| r.what == What::Starting)
+            || state.registry.get(name).is_ok_and(|record| record.state.is_live())
+    }
+
+    /// Returns when no work that is not recorded yet holds the name.
+    pub(super) async fn unreserved(&self, name: &Name) {
+        let mut population = self.0.population.subscribe();
+        while self.lock().reserved.contains_key(&name.folded()) {
+            // It is counted anew whenever a name is held or let go. The sender is in `self`; it cannot be gone.
+            let _counted = population.changed().await;
+        }
+    }
+
     /// Makes an event so, and hands it to the store: memory and disk have one order.
     pub(super) fn apply(&self, state: &mut State, event: Event) {
         self.0.store.note(self.applied(state, event, vec![]));
@@ -533,8 +552,11 @@ impl Supervisor {
         self.accepting()?;
         let (live, id, run, launch) = {
             let state = self.lock();
-            if state.reserved.contains_key(&name.folded()) {
-                return Err(Error::Stopping(name.clone()));
+            if let Some(reserved) = state.reserved.get(&name.folded()) {
+                return Err(match reserved.what {
+                    What::Starting => Error::NotRunning { name: name.clone(), state: "being started".to_owned() },
+                    What::Removing => Error::Stopping(name.clone()),
+                });
             }
             let record = state.registry.get(name)?;
             let live = state.live.get(&record.id).filter(|_| record.state.is_live()).cloned();
@@ -542,6 +564,8 @@ impl Supervisor {
                 if record.stop_requested {
                     return Err(Error::Stopping(name.clone()));
                 }
+                // Between two runs there is nobody to be given time.
+                let grace = if matches!(record.state, RunState::Restarting(_)) { Duration::ZERO } else { grace };
                 self.ask(&live.control(), grace, Why::Restart);
             }
             (live, record.id, record.run, Arc::clone(&record.launch))
@@ -556,6 +580,14 @@ impl Supervisor {
         let mut progress = live.progress.subscribe();
         let reached = progress.wait_for(|p| p.run > run || p.over.is_some()).await;
         let reached = reached.expect("the end is sent before its sender goes").clone();
+        if let Some((ended, view)) = &reached.ended
+            && *ended > run
+            && view.started_at.is_none()
+            && view.exit_code == Some(126)
+        {
+            let why = view.message.as_deref().unwrap_or_default();
+            return Err(Error::NotRunning { name: name.clone(), state: format!("{} ({why})", view.status()) });
+        }
         match reached.over {
             Some(_) if reached.run <= run => Err(self.accepting().err().unwrap_or(Error::Stopping(name.clone()))),
             _ => Ok(Created { name: name.clone(), directory: launch.directory.clone(), run: reached.run }),

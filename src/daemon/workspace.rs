@@ -191,14 +191,10 @@ impl Workspaces {
     ///
     /// [`Error::Io`].
     pub(super) fn dig(&self, removal: &Removal) -> Result<()> {
-        let Removal { grave, path, identity } = removal;
+        let Removal { grave, identity, .. } = removal;
         let failed = |e: std::io::Error| Error::io(format!("cannot remove {grave}"), &e);
-        // A daemon that died between writing down and moving; whatever else stands there now is not ours to move.
-        if !Path::new(grave).exists()
-            && let Err(e) = removal::set_aside(Path::new(path), Path::new(grave), identity.device, identity.inode)
-        {
-            tracing::debug!("nothing to remove at {path}: {e}");
-        }
+        // If nothing is there, a daemon died before it moved the directory, and before it answered: then the instance has it
+        // still. What is at its old path now is never looked for: the inode may be another directory's by now.
         removal::remove_tree(Path::new(grave), identity.device, identity.inode).map_err(failed)?;
         self.store.note(Change::ForgetRemoval(grave.clone()));
         Ok(())

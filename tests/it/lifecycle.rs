@@ -1,6 +1,6 @@
 //! The life of an instance: what follows a run, what an operator asks for, what is removed and what is kept.
 
-use crate::support::{Cli, Harness, soon};
+use crate::support::{Cli, Harness, large_module, soon};
 use coracle::model::filter::Filter;
 use coracle::model::reply::{Created, Inspection, InstanceView};
 use serde_json::Value;
@@ -106,11 +106,16 @@ async fn a_restart_gives_time_like_a_stop_and_yields_to_one() {
     let mut client = daemon.client().await;
     client.run(&["--name", "s", "sleep"]).await.unwrap();
     daemon.wait_for_state("s", "running").await;
-    let mut waiting = daemon.raw().await;
-    waiting.send("restart -t 1h s\n").await;
+    let name = "s".parse().unwrap();
+    let mut restart = std::pin::pin!(daemon.supervisor.restart(&name, Duration::from_secs(3600)));
+    tokio::select! {
+        biased;
+        done = &mut restart => panic!("it has an hour: {done:?}"),
+        () = std::future::ready(()) => {}
+    }
     let stopped: InstanceView = soon("the stop", client.request(&["stop", "s"])).await.unwrap();
     assert_eq!((stopped.state.as_str(), stopped.reason.as_deref(), stopped.run), ("stopped", Some("stop"), 1));
-    assert!(waiting.line().await.starts_with("ERR busy "));
+    assert_eq!(soon("an answer", restart).await.unwrap_err().code(), coracle::Code::Busy);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -343,4 +348,100 @@ async fn a_module_that_is_gone_fails_the_run_and_the_policy_tries_again() {
     assert_eq!((view.state.as_str(), view.exit_code), ("restarting", Some(126)));
     std::fs::copy(crate::support::source().join("tests/guests/sleep.wat"), &file).unwrap();
     daemon.wait_for_state("app", "running").await;
+}
+
+/// The case that the time is for: the guest leaves by itself, and is run again all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_leaves_in_the_time_that_a_restart_gives_is_run_again() {
+    let daemon = Harness::start().await;
+    let mut attached = daemon.client().await;
+    attached.send(&["run", "--attach", "-i", "cat"]).await.unwrap();
+    daemon.wait_for_state("cat", "running").await;
+    let created: Created =
+        soon("the restart", daemon.client().await.request(&["restart", "-t", "1h", "cat"])).await.unwrap();
+    assert_eq!(created.run, 2);
+    let mut client = daemon.client().await;
+    let inspection: Inspection = client.request(&["inspect", "cat"]).await.unwrap();
+    assert_eq!(inspection.runs[0].reason.as_deref(), Some("exit"), "its input ended, and so did it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_that_cannot_begin_says_why() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("app.wat");
+    let modules = directory.path().to_owned();
+    let daemon = Harness::with(move |config| config.module_dirs.push(modules)).await;
+    let mut client = daemon.client().await;
+    for policy in ["no", "always"] {
+        std::fs::copy(crate::support::source().join("tests/guests/sleep.wat"), &file).unwrap();
+        client.run(&["--restart", policy, "--name", policy, "app"]).await.unwrap();
+        std::fs::remove_file(&file).unwrap();
+        let refused = soon("an answer", client.request::<Value>(&["restart", policy])).await.unwrap_err();
+        assert!(refused.to_string().contains("no module named 'app'"), "{policy}: {refused}");
+    }
+}
+
+/// A restart during a pause with time to give: there is nobody to give it to, and the next run is left alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_during_a_pause_does_not_reach_into_the_next_run() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("app.wat");
+    let guest = |name: &str| {
+        std::fs::copy(crate::support::source().join(format!("tests/guests/{name}.wat")), &file).unwrap();
+    };
+    guest("exit_7");
+    let modules = directory.path().to_owned();
+    let daemon = Harness::with(move |config| config.module_dirs.push(modules)).await;
+    let mut client = daemon.client().await;
+    client.run(&["--restart", "on-failure:9", "app"]).await.unwrap();
+    let pausing = daemon.wait_for("app", "has a long pause", |v| v.restarts >= 5 && v.state == "restarting").await;
+    guest("sleep");
+    let created: Created = soon("the restart", client.request(&["restart", "-t", "300ms", "app"])).await.unwrap();
+    assert_eq!(created.run, pausing.run + 1);
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!(daemon.wait_for_state("app", "running").await.run, created.run);
+}
+
+/// A name that is run with and without --rm: what was not to go stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn rm_of_one_run_does_not_take_the_next() {
+    let daemon = Harness::start().await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for i in 0..4 {
+        let (mut with, mut without) = (daemon.client().await, daemon.client().await);
+        tasks.spawn(async move {
+            let name = format!("n{i}");
+            for _ in 0..100 {
+                let _taken = with.run(&["--rm", "--name", &name, "hello"]).await;
+            }
+        });
+        tasks.spawn(async move {
+            let name = format!("n{i}");
+            for _ in 0..100 {
+                let _taken = without.run(&["--label", "keep=yes", "--name", &name, "hello"]).await;
+            }
+        });
+    }
+    tasks.join_all().await;
+    let mut raw = daemon.raw().await;
+    raw.send("events --since 0 --until 0s -f type=removed -f label=keep=yes\n").await;
+    assert_eq!(raw.dotted().await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rm_f_takes_what_is_still_being_prepared() {
+    let directory = large_module(3000);
+    let modules = directory.path().to_owned();
+    let daemon = Harness::with(move |config| config.module_dirs.push(modules)).await;
+    let mut starting = daemon.raw().await;
+    starting.send("run --name slow large\n").await;
+    let mut client = daemon.client().await;
+    soon("the removal of a run that is being prepared", async {
+        while client.request::<Value>(&["rm", "-f", "slow"]).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert!(starting.line().await.starts_with("ERR busy "));
+    assert!(daemon.supervisor.list(&Filter::default()).is_empty());
 }

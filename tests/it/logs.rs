@@ -159,3 +159,18 @@ async fn logs_are_files_of_the_daemons_own() {
     assert!(text.contains(" 1 1 20 0\nHello from Coracle!\n"), "a person can read it: {text}");
     assert_eq!(std::fs::read_dir(daemon.root.join("hello")).unwrap().count(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unfinished_line_ends_with_its_run() {
+    let daemon = Harness::start().await;
+    for _ in 0..2 {
+        daemon.run_to_end(&["both"]).await;
+    }
+    let mut raw = daemon.raw().await;
+    raw.send("logs --stream stdout both\n").await;
+    assert_eq!(raw.dotted().await, ["out", "last", "out", "last"]);
+    raw.send("logs --stream stdout -n 3 both\n").await;
+    assert_eq!(raw.dotted().await, ["last", "out", "last"]);
+    let cli = Cli::of(&daemon);
+    assert_eq!(cli.run(&["logs", "-t", "--stream", "stdout", "both"]).await.1.lines().count(), 4);
+}

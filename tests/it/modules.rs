@@ -1,7 +1,7 @@
 //! Where modules come from: stored, from directories that change, built in; compiled once for all who ask.
 
 use crate::sandbox::sha256;
-use crate::support::{Harness, large_module, soon};
+use crate::support::{Cli, Harness, large_module, soon};
 use coracle::client::PutProgress;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -164,4 +164,27 @@ async fn a_module_is_compiled_once_however_many_ask() {
     assert!(codes.iter().all(|c| *c == Some(0)));
     assert_eq!(daemon.run_to_end(&["large"]).await.exit_code, Some(0));
     assert_eq!(daemon.supervisor.compilations() - before, 1, "and it is kept");
+}
+
+/// A stored file that was lost or damaged behind the daemon's back is told, and can be put again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stored_module_that_was_lost_can_be_put_again() {
+    let mut daemon = Harness::start().await;
+    let cli = Cli::of(&daemon);
+    let file = cli.directory.path().join("app.wat");
+    std::fs::write(&file, exits_with(9)).unwrap();
+    let words = ["run", file.to_str().unwrap()];
+    assert_eq!(cli.run(&words).await.0, 9);
+    let path = std::fs::read_dir(daemon.state.join("modules")).unwrap().next().unwrap().unwrap().path();
+    daemon.restart().await;
+    let cli = Cli { address: daemon.address, ..cli };
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(cli.run(&words).await.0, 9, "lost");
+    daemon.restart().await;
+    let cli = Cli { address: daemon.address, ..cli };
+    let length = std::fs::metadata(&path).unwrap().len();
+    std::fs::write(&path, "x".repeat(usize::try_from(length).unwrap())).unwrap();
+    let (code, _, err) = cli.run(&words).await;
+    assert!(code == 125 && err.contains("damaged"), "{code} {err}");
+    assert_eq!(cli.run(&words).await.0, 9, "and brought again");
 }

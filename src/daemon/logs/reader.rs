@@ -239,11 +239,16 @@ fn each_line(
     mut line: impl FnMut(u64, u64, u64) -> ControlFlow<()>,
 ) -> io::Result<()> {
     let mut within = [false; 2];
+    let mut run = 0;
     let mut body = Vec::new();
     for (generation, file) in files {
         let mut records = records(file, 0, generation.len)?;
         let mut offset = 0;
         while let Some(header) = records.next(&mut body)? {
+            if header.run != run {
+                // No line goes on in the next run.
+                (within, run) = ([false; 2], header.run);
+            }
             if query.wants(&header) {
                 let within = &mut within[index(header.stream)];
                 let mut position = header.position;

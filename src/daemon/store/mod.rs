@@ -22,7 +22,7 @@ use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use tokio::sync::{broadcast, oneshot};
-use writer::{Job, Shared, Writer};
+use writer::{Health, Job, Shared, Writer};
 
 /// A stored module's row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -182,9 +182,17 @@ impl Store {
             Error::Denied(format!("{} is damaged: {e}; see docs/operations.md (it was left as it is)", path.display()))
         })?;
         let error = |e: rusqlite::Error| io("cannot write the state in", &e);
-        schema::settle(&connection).map_err(error)?;
         let shared = Arc::new(Shared::new(directory, loaded.seq_next - 1));
-        shared.fill_reserve();
+        if let Err(e) = schema::settle(&connection) {
+            // The reserve is for this too.
+            if e.sqlite_error_code() != Some(rusqlite::ErrorCode::DiskFull) || !shared.free_reserve() {
+                return Err(error(e));
+            }
+            schema::settle(&connection).map_err(error)?;
+        }
+        if !shared.fill_reserve() {
+            shared.set_health(Health::Full);
+        }
         let (jobs, queue) = mpsc::channel();
         let (again, log) = (schema::open_again(directory)?, schema::log_path(directory));
         let (writer, syncer) =

@@ -6,6 +6,7 @@
 use crate::error::{Error, Result};
 use rusqlite::{Connection, OpenFlags};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// `PRAGMA application_id` of our files: "crcl".
 const APPLICATION_ID: i32 = 0x6372_636c;
@@ -132,6 +133,10 @@ pub(super) fn open(directory: &Path) -> Result<Connection> {
         return Err(refuse("is damaged"));
     }
     connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
+    // An operator's shell may hold it for a moment.
+    connection.busy_timeout(Duration::from_secs(1)).map_err(failed)?;
+    // Values of environments do not stay in pages that are free, where that costs nothing more to write.
+    connection.pragma_update(None, "secure_delete", "FAST").map_err(failed)?;
     migrate(&mut connection, version).map_err(failed)?;
     Ok(connection)
 }
@@ -167,6 +172,10 @@ fn left_behind(directory: &Path) -> Option<PathBuf> {
     let wal = log_path(directory);
     if wal.exists() {
         return Some(wal);
+    }
+    let reserve = directory.join("reserve");
+    if reserve.exists() {
+        return Some(reserve);
     }
     ["modules", "logs"]
         .iter()

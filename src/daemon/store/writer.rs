@@ -4,11 +4,12 @@
 //!
 //! ```text
 //! healthy ──(disk full: the reserve is let go, and the group goes in)──► full ──(the reserve is there again)──► healthy
-//!    └────────────────(any other failure, or full without a reserve)──► broken, until the daemon is started again
+//!    └──────────────────────(any other failure)──────────────────────┴──► broken, until the daemon is started again
 //! ```
 //!
-//! Full: what ends is still written down, nothing new is begun. Broken: nothing is written any more, since what a failed
-//! sync left behind cannot be known (fsync(2) reports an error once).
+//! Full: what ends is still written down, nothing new is begun. What does not fit even so was rolled back whole: whoever waits
+//! is told, and it is tried again, before what comes after it. Broken: nothing is written any more, since what a failed sync
+//! left behind cannot be known (fsync(2) reports an error once).
 
 use super::{Change, rows};
 use crate::config::{Durability, Limits, fixed};
@@ -123,7 +124,7 @@ impl Shared {
         }
     }
 
-    fn set_health(&self, health: Health) {
+    pub(super) fn set_health(&self, health: Health) {
         self.full.store(health == Health::Full, Ordering::Relaxed);
         *self.health() = health;
     }
@@ -151,7 +152,7 @@ impl Shared {
         }
     }
 
-    fn free_reserve(&self) -> bool {
+    pub(super) fn free_reserve(&self) -> bool {
         std::fs::remove_file(&self.reserve).is_ok()
     }
 
@@ -170,7 +171,7 @@ impl Shared {
         match connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
             Ok(()) => {}
             // What it could not do stays in the log, which grows until it can.
-            Err(e) if e.sqlite_error_code() == Some(ErrorCode::DiskFull) => tracing::debug!("no room for a checkpoint"),
+            Err(e) if is_full(&e) => tracing::debug!("no room for a checkpoint"),
             Err(e) => self.break_down(&e.to_string()),
         }
     }
@@ -184,7 +185,11 @@ impl Shared {
 }
 
 fn broken(why: &str) -> Error {
-    Error::StateRefuses(format!("{why}; free what is in its way and start the daemon again"))
+    Error::StateRefuses(format!("{why}; what was asked for may be there when the daemon is started again"))
+}
+
+fn is_full(e: &rusqlite::Error) -> bool {
+    e.sqlite_error_code() == Some(ErrorCode::DiskFull)
 }
 
 /// The thread's own things.
@@ -203,6 +208,16 @@ pub(super) struct Writer {
     /// Pages in the log of the database after the last commit.
     log_pages: Arc<AtomicI32>,
     syncer: mpsc::SyncSender<Work>,
+    /// What could not be written yet. Bounded by what is alive: nothing new is begun meanwhile.
+    backlog: Vec<Job>,
+}
+
+/// Why a group is not in the file.
+enum Failure {
+    /// It was rolled back whole, for a reason that passes.
+    ForNow(String),
+    /// What the file holds is not known.
+    ForGood(String),
 }
 
 /// What the other thread does.
@@ -255,6 +270,7 @@ impl Writer {
             looked_for_room: Instant::now(),
             log_pages,
             syncer,
+            backlog: vec![],
         };
         Ok((writer, waits))
     }
@@ -267,19 +283,20 @@ impl Writer {
             let left =
                 |since: Option<Instant>, within: Duration| since.map(|since| within.saturating_sub(since.elapsed()));
             // Half of what is promised: the sync itself takes time.
-            let due = [left(waiting.1, LINGER), left(self.unsynced_since, fixed::SYNC_WITHIN / 2)];
+            let again = (!self.backlog.is_empty()).then_some(LOOK_FOR_ROOM_EVERY);
+            let due = [left(waiting.1, LINGER), left(self.unsynced_since, fixed::SYNC_WITHIN / 2), again];
             let next = match due.into_iter().flatten().min() {
                 None => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 Some(wait) => jobs.recv_timeout(wait),
             };
             let ended = matches!(next, Err(RecvTimeoutError::Disconnected));
-            let mut urgent = ended || waiting.1.is_some_and(|since| since.elapsed() >= LINGER);
+            let mut urgent = ended || again.is_some() || waiting.1.is_some_and(|since| since.elapsed() >= LINGER);
             if let Ok(job) = next {
                 urgent |= job.is_awaited();
                 waiting.0.push(job);
                 waiting.1.get_or_insert_with(Instant::now);
             }
-            if urgent && !waiting.0.is_empty() {
+            if urgent && !(waiting.0.is_empty() && self.backlog.is_empty()) {
                 self.group(std::mem::take(&mut waiting.0), jobs);
                 waiting.1 = None;
             }
@@ -306,23 +323,35 @@ impl Writer {
         {
             group.push(next);
         }
+        group.splice(0..0, std::mem::take(&mut self.backlog));
         let health = self.shared.health().clone();
         let result = match health {
-            Health::Broken(why) => Err(why),
+            Health::Broken(why) => Err(Failure::ForGood(why)),
             Health::Healthy | Health::Full => self.commit_or_make_room(&group, health == Health::Full),
         };
-        if let Err(why) = &result {
-            self.shared.break_down(why);
-        }
-        for Job { change, done, .. } in group {
-            if result.is_ok()
-                && let Change::Event { view, .. } = change
-            {
-                self.shared.publish(*view);
+        let refusal = match &result {
+            Ok(()) => None,
+            Err(Failure::ForNow(why)) => Some(Error::StateRefuses(why.clone())),
+            Err(Failure::ForGood(why)) => {
+                self.shared.break_down(why);
+                Some(broken(why))
             }
-            for done in done.into_iter().flatten() {
+        };
+        for mut job in group {
+            let waiting = std::mem::take(&mut job.done);
+            match &result {
+                Ok(()) => {
+                    if let Change::Event { view, .. } = job.change {
+                        // Before the answer: whoever has that finds it on record.
+                        self.shared.publish(*view);
+                    }
+                }
+                Err(Failure::ForNow(_)) => self.backlog.push(job),
+                Err(Failure::ForGood(_)) => {}
+            }
+            for done in waiting.into_iter().flatten() {
                 // Whoever asked may have gone.
-                let _unheard = done.send(result.clone().map_err(|why| broken(&why)));
+                let _unheard = done.send(refusal.clone().map_or(Ok(()), Err));
             }
         }
         if result.is_ok() {
@@ -331,9 +360,17 @@ impl Writer {
         }
     }
 
-    fn commit_or_make_room(&mut self, group: &[Job], full: bool) -> Result<(), String> {
-        let text = |e: rusqlite::Error| e.to_string();
-        match self.commit(group) {
+    fn commit_or_make_room(&mut self, group: &[Job], full: bool) -> Result<(), Failure> {
+        let mut committed = self.commit(group);
+        if committed.as_ref().is_err_and(is_full) && !full {
+            tracing::error!("the disk is full: nothing new is accepted until there is room again");
+            self.shared.set_health(Health::Full);
+            // What SQLite rolled back for want of room was never said to be there: to try again is honest.
+            if self.shared.free_reserve() {
+                committed = self.commit(group);
+            }
+        }
+        match committed {
             Ok(()) => {
                 // Each look writes the whole reserve.
                 if full && self.looked_for_room.elapsed() >= LOOK_FOR_ROOM_EVERY {
@@ -345,13 +382,12 @@ impl Writer {
                 }
                 Ok(())
             }
-            // What SQLite rolled back for want of room was never said to be there: to try again is honest.
-            Err(e) if !full && e.sqlite_error_code() == Some(ErrorCode::DiskFull) && self.shared.free_reserve() => {
-                tracing::error!("the disk is full: nothing new is accepted until there is room again");
-                self.shared.set_health(Health::Full);
-                self.commit(group).map_err(text)
+            Err(e) if is_full(&e) => Err(Failure::ForNow("the disk is full".to_owned())),
+            Err(e) if matches!(e.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)) => {
+                tracing::warn!("another program holds state.db, and keeps the daemon from writing");
+                Err(Failure::ForNow("another program holds state.db".to_owned()))
             }
-            Err(e) => Err(text(e)),
+            Err(e) => Err(Failure::ForGood(e.to_string())),
         }
     }
 
