@@ -260,6 +260,101 @@ async fn on_a_full_disk_ends_are_recorded_and_new_work_is_refused_until_there_is
     kill(daemon).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_starts_on_a_full_disk_and_says_what_it_cannot_do() {
+    let Some(disk) = SmallDisk::mount(12 * 1024) else { return cannot_try("a small tmpfs, which needs root") };
+    let state = disk.0.path().join("state");
+    let mut cli = Cli::alone();
+    let words =
+        ["--listen", "127.0.0.1:0", "--modules", guests().to_str().unwrap(), "--state-dir", state.to_str().unwrap()];
+    let daemon = Foreground::start(&cli, &words);
+    cli.address = daemon.address();
+    let mut client = Client::connect(cli.address).await.unwrap();
+    client.run(&["--name", "a", "sleep"]).await.unwrap();
+    kill(daemon).await;
+    // Not even the reserve is left.
+    std::fs::remove_file(state.join("reserve")).unwrap();
+    let filler = disk.0.path().join("filler");
+    fill(&filler);
+    let room = std::fs::File::options().write(true).open(&filler).unwrap();
+    let taken = room.metadata().unwrap().len();
+    room.set_len(taken - (512 << 10)).unwrap();
+    drop(room);
+    let daemon = Foreground::start(&cli, &words);
+    cli.address = daemon.address();
+    assert_eq!(views(&cli).await["a"].state, "lost");
+    let mut client = Client::connect(cli.address).await.unwrap();
+    let refusal = client.run(&["--name", "b", "exit_7"]).await.unwrap_err();
+    assert!(refusal.to_string().contains("disk is full"), "{refusal}");
+    std::fs::remove_file(&filler).unwrap();
+    soon("new work", async {
+        while client.run(&["--name", "b", "exit_7"]).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    kill(daemon).await;
+}
+
+/// An operator's shell in the middle of a transaction: refused for as long as it lasts, and nothing is lost by it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_somebody_else_holds_is_written_again_when_it_is_free() {
+    let mut cli = Cli::alone();
+    let daemon = start(&mut cli);
+    let mut client = Client::connect(cli.address).await.unwrap();
+    client.run(&["--name", "s", "sleep"]).await.unwrap();
+    client.run(&["--name", "meanwhile", "exit_7"]).await.unwrap();
+    client.request::<Value>(&["wait", "meanwhile"]).await.unwrap();
+    let database = rusqlite::Connection::open(cli.directory.path().join("state/state.db")).unwrap();
+    database.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let refusal = client.run(&["--name", "meanwhile", "exit_7"]).await.unwrap_err();
+    assert!(refusal.to_string().contains("another program holds state.db"), "{refusal}");
+    let stopped: InstanceView = soon("a stop", client.request(&["stop", "s"])).await.unwrap();
+    assert_eq!(stopped.state, "stopped");
+    database.execute_batch("COMMIT").unwrap();
+    soon("new work", async {
+        while client.run(&["--name", "after", "exit_7"]).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    kill(daemon).await;
+    let _daemon = start(&mut cli);
+    let now = views(&cli).await;
+    let meanwhile = &now["meanwhile"];
+    assert_eq!((now["s"].state.as_str(), meanwhile.state.as_str()), ("stopped", "failed"), "in their order");
+    assert_eq!((meanwhile.run, meanwhile.reason.as_deref()), (2, Some("state")));
+}
+
+/// A limit on the size of files is met by an error of the write, not by the end of the daemon.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_on_file_sizes_ends_no_daemon() {
+    let mut cli = Cli::alone();
+    let daemon = Foreground::start_in_shell(
+        &cli,
+        "ulimit -f 10240",
+        &["--listen", "127.0.0.1:0", "--log", "64m", "--modules", guests().to_str().unwrap()],
+    );
+    cli.address = daemon.address();
+    let mut client = Client::connect(cli.address).await.unwrap();
+    client.run(&["chatty"]).await.unwrap();
+    let logs = cli.directory.path().join("state/logs");
+    soon("a log as large as a file may be", async {
+        while std::fs::read_dir(&logs)
+            .unwrap()
+            .flatten()
+            .filter_map(|e| e.metadata().ok())
+            .all(|m| m.len() < 4500 << 10)
+        {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    client.request::<Value>(&["stop", "chatty"]).await.unwrap();
+    assert_eq!(cli.run(&["run", "exit_7"]).await.0, 7);
+}
+
 /// Takes all the room there is.
 fn fill(path: &std::path::Path) {
     let mut file = std::fs::File::create(path).unwrap();

@@ -277,14 +277,18 @@ impl Cli {
 
     pub fn command<S: AsRef<std::ffi::OsStr>>(&self, words: &[S]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_coracle"));
+        self.dress(command.args(words));
         command
-            .args(words)
+    }
+
+    /// This one's address and directories, and nothing of the tester's.
+    fn dress(&self, command: &mut Command) {
+        command
             .env("CORACLE_HOST", format!("tcp://{}", self.address))
             .env("CORACLE_STATE_DIR", self.directory.path().join("state"))
             .env("CORACLE_ROOT", self.directory.path().join("root"))
             .env_remove("CORACLE_LOG")
             .stdin(Stdio::null());
-        command
     }
 
     /// Runs to the end: exit code, standard output, standard error.
@@ -329,8 +333,21 @@ pub struct Foreground {
 
 impl Foreground {
     pub fn start(cli: &Cli, words: &[&str]) -> Foreground {
-        let mut child =
-            cli.command(&[&["daemon"], words].concat()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        Foreground::spawn(cli.command(&[&["daemon"], words].concat()))
+    }
+
+    /// As the last command of a shell that did something before.
+    #[cfg(unix)]
+    pub fn start_in_shell(cli: &Cli, before: &str, words: &[&str]) -> Foreground {
+        let script = format!("{before}; exec \"$0\" daemon \"$@\"");
+        let mut command = Command::new("sh");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_coracle")]).args(words);
+        cli.dress(&mut command);
+        Foreground::spawn(command)
+    }
+
+    fn spawn(mut command: Command) -> Foreground {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut first_line = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut first_line).unwrap();
         Foreground { child, first_line: first_line.trim_end().to_owned() }
