@@ -424,6 +424,32 @@ async fn after_a_failed_sync_or_write_nothing_new_is_acknowledged_and_nothing_ol
     }
 }
 
+/// On a disk that cannot sync: what has to come back is refused, because its reply waits for the sync; what has not is
+/// accepted, because its reply waits for no more than the file. With `--durability full` every reply waits.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reply_waits_for_the_sync_that_it_needs_and_for_no_other() {
+    let works = Command::new("strace").args(["-f", "-o", "/dev/null", "true"]).status();
+    if !works.is_ok_and(|status| status.success()) {
+        return cannot_try("strace, which makes system calls fail");
+    }
+    for (durability, policy, accepted) in
+        [("normal", "no", true), ("normal", "on-failure", false), ("full", "no", false)]
+    {
+        let mut cli = Cli::alone();
+        let modules = guests().to_str().unwrap();
+        let words = ["--listen", "127.0.0.1:0", "--modules", modules, "--durability", durability];
+        let daemon = Foreground::start(&cli, &words);
+        cli.address = daemon.address();
+        let tracer = inject(daemon.child.id(), "fsync:error=EIO:when=1+", "fsync");
+        let mut client = Client::connect(cli.address).await.unwrap();
+        let run = client.run(&["--restart", policy, "sleep"]).await;
+        assert_eq!(run.is_ok(), accepted, "{durability} {policy}: {run:?}");
+        kill(daemon).await;
+        drop(tracer);
+    }
+}
+
 /// A tracer that is gone when it goes.
 #[cfg(target_os = "linux")]
 struct Tracer(std::process::Child);
