@@ -194,6 +194,17 @@ impl SmallDisk {
     }
 }
 
+impl SmallDisk {
+    /// A daemon that has its state there.
+    fn start(&self, cli: &mut Cli) -> Foreground {
+        let state = self.0.path().join("state");
+        let (modules, state) = (guests().to_str().unwrap(), state.to_str().unwrap());
+        let daemon = Foreground::start(cli, &["--listen", "127.0.0.1:0", "--modules", modules, "--state-dir", state]);
+        cli.address = daemon.address();
+        daemon
+    }
+}
+
 impl Drop for SmallDisk {
     fn drop(&mut self) {
         // Lazily: a daemon that a failed test left may still hold it.
@@ -204,12 +215,8 @@ impl Drop for SmallDisk {
 #[tokio::test(flavor = "multi_thread")]
 async fn on_a_full_disk_ends_are_recorded_and_new_work_is_refused_until_there_is_room() {
     let Some(disk) = SmallDisk::mount(16 * 1024) else { return cannot_try("a small tmpfs, which needs root") };
-    let state = disk.0.path().join("state");
     let mut cli = Cli::alone();
-    let words =
-        ["--listen", "127.0.0.1:0", "--modules", guests().to_str().unwrap(), "--state-dir", state.to_str().unwrap()];
-    let daemon = Foreground::start(&cli, &words);
-    cli.address = daemon.address();
+    let daemon = disk.start(&mut cli);
     let mut client = Client::connect(cli.address).await.unwrap();
     for name in ["a", "b"] {
         client.run(&["--name", name, "sleep"]).await.unwrap();
@@ -248,8 +255,7 @@ async fn on_a_full_disk_ends_are_recorded_and_new_work_is_refused_until_there_is
     .await;
     client.request::<Value>(&["wait", "after"]).await.unwrap();
     kill(daemon).await;
-    let daemon = Foreground::start(&cli, &words);
-    cli.address = daemon.address();
+    let daemon = disk.start(&mut cli);
     let now = views(&cli).await;
     assert_eq!((now["a"].state.as_str(), now["b"].state.as_str()), ("stopped", "lost"));
     assert_eq!(now["after"].status(), "exited (7)");
@@ -263,25 +269,20 @@ async fn on_a_full_disk_ends_are_recorded_and_new_work_is_refused_until_there_is
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_starts_on_a_full_disk_and_says_what_it_cannot_do() {
     let Some(disk) = SmallDisk::mount(12 * 1024) else { return cannot_try("a small tmpfs, which needs root") };
-    let state = disk.0.path().join("state");
     let mut cli = Cli::alone();
-    let words =
-        ["--listen", "127.0.0.1:0", "--modules", guests().to_str().unwrap(), "--state-dir", state.to_str().unwrap()];
-    let daemon = Foreground::start(&cli, &words);
-    cli.address = daemon.address();
+    let daemon = disk.start(&mut cli);
     let mut client = Client::connect(cli.address).await.unwrap();
     client.run(&["--name", "a", "sleep"]).await.unwrap();
     kill(daemon).await;
     // Not even the reserve is left.
-    std::fs::remove_file(state.join("reserve")).unwrap();
+    std::fs::remove_file(disk.0.path().join("state/reserve")).unwrap();
     let filler = disk.0.path().join("filler");
     fill(&filler);
     let room = std::fs::File::options().write(true).open(&filler).unwrap();
     let taken = room.metadata().unwrap().len();
     room.set_len(taken - (512 << 10)).unwrap();
     drop(room);
-    let daemon = Foreground::start(&cli, &words);
-    cli.address = daemon.address();
+    let daemon = disk.start(&mut cli);
     assert_eq!(views(&cli).await["a"].state, "lost");
     let mut client = Client::connect(cli.address).await.unwrap();
     let refusal = client.run(&["--name", "b", "exit_7"]).await.unwrap_err();
