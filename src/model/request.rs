@@ -112,7 +112,7 @@ pub struct RunArgs {
     /// End the run after this much time, e.g. 30s
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub timeout: Option<Duration>,
-    /// What happens when the run is over: no, on-failure[:N], always, unless-stopped [default: no]
+    /// What happens when the run is over: no, on-failure, on-failure:N, always, unless-stopped [default: no]
     #[arg(long, value_name = "POLICY")]
     pub restart: Option<RestartPolicy>,
     /// Remove the instance and its log when it has ended, and its directory if that was made for it
