@@ -187,6 +187,9 @@ pub enum Error {
     /// What happened can no longer be written down, so nothing new is begun.
     #[error("the state directory cannot be written, so nothing new is accepted: {0}")]
     StateRefuses(String),
+    /// It is done, and will be written down when that is possible again.
+    #[error("it is done, and not written down yet: {0}")]
+    NotWrittenYet(String),
     /// The daemon is shutting down.
     #[error("the daemon is shutting down")]
     ShuttingDown,
@@ -210,7 +213,7 @@ impl Error {
             Error::NoModule { .. } => Code::NoModule,
             Error::BadModule { .. } => Code::BadModule,
             Error::Limit { .. } | Error::TooSlow { .. } => Code::Limit,
-            Error::Io { .. } | Error::StateRefuses(_) => Code::Io,
+            Error::Io { .. } | Error::StateRefuses(_) | Error::NotWrittenYet(_) => Code::Io,
             Error::ShuttingDown => Code::ShuttingDown,
             Error::Internal(_) => Code::Internal,
         }

@@ -44,6 +44,8 @@ pub struct Follower {
     /// Up to here it is read from the record; what comes after comes live.
     recorded: u64,
     until: Option<Until>,
+    /// The last one that there will be, whatever was asked for.
+    last: u64,
     deadline: Option<Instant>,
     over: bool,
 }
@@ -76,7 +78,7 @@ impl Supervisor {
             Some(Until::At(at)) => Some(Instant::now() + Duration::from_micros(at.0.saturating_sub(now.0))),
             Some(Until::Seq(_)) | None => None,
         };
-        Ok(Follower { store, live, filter, next, recorded, until, deadline, over: false })
+        Ok(Follower { store, live, filter, next, recorded, until, last: u64::MAX, deadline, over: false })
     }
 
     /// The number of the newest event that is written down.
@@ -88,10 +90,7 @@ impl Supervisor {
 impl Follower {
     /// Ends behind what is written down now, unless it was to end before.
     pub fn end_now(&mut self) {
-        let newest = self.store.newest_event();
-        if !matches!(self.until, Some(Until::Seq(last)) if last < newest) {
-            self.until = Some(Until::Seq(newest));
-        }
+        self.last = self.store.newest_event();
     }
 
     /// The next events, or how many were lost. `None`: the end that was asked for. Empty now and then, where none was wanted.
@@ -104,7 +103,7 @@ impl Follower {
     ///
     /// Cancel safe.
     pub async fn next(&mut self) -> Result<Option<Followed>> {
-        if self.over || matches!(self.until, Some(Until::Seq(last)) if last < self.next) {
+        if self.over || self.last < self.next || matches!(self.until, Some(Until::Seq(last)) if last < self.next) {
             return Ok(None);
         }
         if self.next <= self.recorded {
@@ -161,7 +160,7 @@ impl Follower {
                 Some(Until::At(at)) => event.at > at,
                 None => false,
             };
-            if past {
+            if past || event.seq > self.last {
                 self.over = true;
                 break;
             }

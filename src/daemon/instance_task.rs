@@ -72,7 +72,9 @@ impl Task {
         if let Err(error) = ticket.recorded().await {
             // Nothing runs that the daemon could forget.
             let ended = Ended { status: ExitStatus::Failed, reason: "state".into(), message: Some(error.to_string()) };
-            return self.supervisor.finish(self.id, ended, None, &self.live, promise, None).settle(&self.live).await;
+            // To a policy it is a run that failed.
+            let pause = (&mut self.back_off, Duration::ZERO);
+            return self.supervisor.finish(self.id, ended, &self.live, promise, pause).settle(&self.live).await;
         }
         self.live.progress.send_modify(|p| p.run = run);
         let begun = Instant::now();
@@ -94,8 +96,8 @@ impl Task {
             // Here the guest's future goes, and with it its stack, its store and its memory: before the end is reported.
         };
         drop(workspace);
-        let pause = Some((&mut self.back_off, begun.elapsed()));
-        let finished = self.supervisor.finish(self.id, ended, control.asked_for(), &self.live, promise, pause);
+        let pause = (&mut self.back_off, begun.elapsed());
+        let finished = self.supervisor.finish(self.id, ended, &self.live, promise, pause);
         finished.settle(&self.live).await
     }
 

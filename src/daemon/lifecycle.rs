@@ -15,6 +15,7 @@ use crate::model::name::Name;
 use crate::model::reply::InstanceView;
 use crate::model::restart::{BackOff, RestartPolicy};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// A run that is over in memory; still to be written down and told.
@@ -36,7 +37,8 @@ impl Finished {
             && self.view.remove
         {
             // Before anybody is told, so that its name is free for whoever was waiting.
-            self.supervisor.remove_ended(&self.view.name, self.run).await;
+            let volumes = live.volumes.load(Ordering::Relaxed);
+            self.supervisor.remove_ended(&self.view.name, self.run, volumes).await;
         }
         let ended = (self.run, Arc::clone(&self.view));
         live.progress.send_modify(|p| {
@@ -99,35 +101,29 @@ impl Supervisor {
         live.progress.send_modify(|p| p.entered = run);
     }
 
-    /// The run of `id` is over, and nothing of it is left. `pause`: the policy's back-off, and how long the run lived; `None`
-    /// if no other run may follow.
+    /// The run of `id` is over, and nothing of it is left. `pause`: the policy's back-off, and how long the run lived.
     pub(super) fn finish(
         &self,
         id: InstanceId,
         mut ended: Ended,
-        why: Option<Why>,
         live: &Live,
         promise: Promise,
-        pause: Option<(&mut BackOff, Duration)>,
+        pause: (&mut BackOff, Duration),
     ) -> Finished {
         let mut state = self.lock();
         state.budget.release(promise);
         let record = state.registry.by_id(id).expect("a live instance has a record");
-        if why == Some(Why::Restart) && record.stop_requested && ended.reason == "restart" {
+        // Asked under the lock, so that none comes between; also if it left by itself in the time that it was given for it.
+        let restart = live.control().asked_for() == Some(Why::Restart);
+        if restart && record.stop_requested && ended.reason == "restart" {
             // A stop came before the restart was done.
             ended = Why::Stop.ended();
         }
-        let event = match pause {
-            Some((back_off, life)) => {
-                // Also one that left by itself in the time that it was given for it.
-                let restart = why == Some(Why::Restart);
-                if restart {
-                    *back_off = BackOff::default();
-                }
-                state.registry.ended(id, ended, restart, || back_off.after(life), clock::now())
-            }
-            None => Event::of(record, clock::now(), EventKind::Ended(ended)),
-        };
+        let (back_off, life) = pause;
+        if restart {
+            *back_off = BackOff::default();
+        }
+        let event = state.registry.ended(id, ended, restart, || back_off.after(life), clock::now());
         self.finished(&mut state, live, event)
     }
 

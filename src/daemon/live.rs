@@ -5,6 +5,7 @@ use crate::engine::{Engine, StdinPipe};
 use crate::model::instance::{Ended, ExitStatus};
 use crate::model::reply::InstanceView;
 use crate::model::restart::SHUTDOWN;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -41,6 +42,8 @@ pub(super) struct Live {
     pub(super) progress: watch::Sender<Progress>,
     /// Held, so that it stays the same one between two runs.
     pub(super) log: Arc<Log>,
+    /// Whether its directory is to go with it in any case, if it goes by itself.
+    pub(super) volumes: AtomicBool,
 }
 
 /// How far an instance has come; each step is told when it is written down.
@@ -58,7 +61,12 @@ pub(super) struct Progress {
 
 impl Live {
     pub(super) fn new(log: Arc<Log>, control: Arc<Control>) -> Live {
-        Live { control: Mutex::new(control), progress: watch::Sender::new(Progress::default()), log }
+        Live {
+            control: Mutex::new(control),
+            progress: watch::Sender::new(Progress::default()),
+            log,
+            volumes: AtomicBool::new(false),
+        }
     }
 
     /// How the run, or the pause before it, is asked to end.

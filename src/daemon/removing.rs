@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::model::filter::Filter;
 use crate::model::instance::{Record, Timestamp};
 use crate::model::name::Name;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 impl Supervisor {
@@ -22,8 +23,16 @@ impl Supervisor {
     pub async fn remove(&self, name: &Name, force: bool, volumes: bool) -> Result<()> {
         self.0.store.accepting_removals()?;
         if force && self.is_taken(name) {
+            if volumes {
+                self.take_volumes(name);
+            }
             match self.kill(name)? {
-                Some(done) => drop(done.wait().await),
+                Some(done) => {
+                    let goes_by_itself = done.wait().await.remove;
+                    if goes_by_itself && self.view(name).is_err() {
+                        return Ok(());
+                    }
+                }
                 // It was still being prepared, and may have been for the first time.
                 None => {
                     self.unreserved(name).await;
@@ -34,6 +43,16 @@ impl Supervisor {
             }
         }
         self.remove_if(name, move |_| Some(volumes)).await
+    }
+
+    /// If it goes by itself when it ends, its directory goes too.
+    fn take_volumes(&self, name: &Name) {
+        let state = self.lock();
+        if let Ok(record) = state.registry.get(name)
+            && let Some(live) = state.live.get(&record.id)
+        {
+            live.volumes.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Removes the instance if `wanted` says so, with its directory if it says true.
@@ -108,10 +127,11 @@ impl Supervisor {
     }
 
     /// A run with `--rm` has ended: its instance goes, with its directory if that was made for it; unless it was run again.
-    pub(super) async fn remove_ended(&self, name: &Name, run: u32) {
+    /// `volumes`: in any case.
+    pub(super) async fn remove_ended(&self, name: &Name, run: u32, volumes: bool) {
         let wanted = move |record: &Record| {
             let launch = &record.launch;
-            (record.run == run && launch.remove).then_some(launch.fresh)
+            (record.run == run && launch.remove).then_some(launch.fresh || volumes)
         };
         match self.remove_if(name, wanted).await {
             // Somebody was faster, or runs it again; or the next daemon removes it.
@@ -123,7 +143,7 @@ impl Supervisor {
     /// [`Supervisor::remove_ended`], for somebody who cannot wait.
     pub(super) fn remove_later(&self, name: Name, run: u32) {
         let this = self.clone();
-        self.0.tracker.spawn(async move { this.remove_ended(&name, run).await });
+        self.0.tracker.spawn(async move { this.remove_ended(&name, run, false).await });
     }
 
     /// Removes the records that are too many or too old.

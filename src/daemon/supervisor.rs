@@ -257,7 +257,11 @@ impl Supervisor {
         };
         let ready = Ready { loaded, workspace: self.workspace(&spec.name).await? };
         let (created, attachment, recorded) = self.accept(spec, ready, known, attach, reservation)?;
-        recorded.recorded().await?;
+        recorded.recorded().await.map_err(|e| match e {
+            // Its task ends it.
+            Error::NotWrittenYet(why) => Error::StateRefuses(why),
+            other => other,
+        })?;
         Ok(Started { created, attachment })
     }
 

@@ -110,7 +110,9 @@ impl Workspaces {
             Err(e) => return Err(Error::io(format!("cannot make {}", path.display()), &e)),
         };
         if !made && known.is_none() {
-            self.store.note(Change::ForgetWorkspaces(vec![path.to_string_lossy().into_owned()]));
+            // Waited for: whoever comes next must not find the intent, and take what stands here for ours.
+            let text = path.to_string_lossy().into_owned();
+            self.store.submit(Change::ForgetWorkspaces(vec![text]), false).wait()?;
             return Err(not_ours(&path));
         }
         let Some((mut workspace, identity)) = self.open_checked(&path)? else {

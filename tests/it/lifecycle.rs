@@ -172,6 +172,11 @@ async fn rm_keeps_the_directory_unless_it_is_told_otherwise() {
     assert_eq!(client.request::<Value>(&["rm", "gone2"]).await.unwrap_err().code(), Some(coracle::Code::Busy));
     client.request::<Value>(&["rm", "-f", "-v", "gone2"]).await.unwrap();
     assert!(!daemon.root.join("gone2").exists());
+    // One that goes by itself when it is killed, from a directory that was there before.
+    daemon.run_to_end(&["--name", "mixed", "exit_7"]).await;
+    client.run(&["--rm", "--name", "mixed", "sleep"]).await.unwrap();
+    client.request::<Value>(&["rm", "-f", "-v", "mixed"]).await.unwrap();
+    assert!(!daemon.root.join("mixed").exists());
 }
 
 #[cfg(unix)]

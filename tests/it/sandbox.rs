@@ -119,6 +119,16 @@ async fn a_directory_that_is_not_the_daemons_is_refused_and_left_alone() {
     assert!(raw.ask("run --name other hello").await.contains("created"));
     let mode = daemon.root.join("other").metadata().unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o700);
+    // Not at the second try either, however soon it comes and however much it looks like ours.
+    for i in 0..20 {
+        let path = daemon.root.join(format!("empty{i}"));
+        std::fs::create_dir(&path).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
+        raw.send(&format!("run --name empty{i} hello\nrun --name empty{i} hello\n")).await;
+        for _ in 0..2 {
+            assert!(raw.line().await.starts_with("ERR denied "));
+        }
+    }
 }
 
 /// The directory outlives the daemon, and the next daemon knows that it is its own.

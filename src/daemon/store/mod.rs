@@ -99,7 +99,7 @@ impl Ticket {
     ///
     /// # Errors
     ///
-    /// [`Error::StateRefuses`]: it is not, and will not be.
+    /// [`Error::StateRefuses`]: it is not; [`Error::NotWrittenYet`]: an event that is not, and will be if it can.
     ///
     /// # Cancel safety
     ///

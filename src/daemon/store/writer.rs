@@ -125,8 +125,12 @@ impl Shared {
     }
 
     pub(super) fn set_health(&self, health: Health) {
-        self.full.store(health == Health::Full, Ordering::Relaxed);
-        *self.health() = health;
+        let mut now = self.health();
+        // Nothing leads back from there, also if it came to that while somebody looked for room.
+        if !matches!(*now, Health::Broken(_)) {
+            self.full.store(health == Health::Full, Ordering::Relaxed);
+            *now = health;
+        }
     }
 
     /// Makes sure that there is room for ends on a full disk. False: there is none.
@@ -329,9 +333,9 @@ impl Writer {
             Health::Broken(why) => Err(Failure::ForGood(why)),
             Health::Healthy | Health::Full => self.commit_or_make_room(&group, health == Health::Full),
         };
-        let refusal = match &result {
+        let refused = match &result {
             Ok(()) => None,
-            Err(Failure::ForNow(why)) => Some(Error::StateRefuses(why.clone())),
+            Err(Failure::ForNow(why)) => Some(Error::NotWrittenYet(why.clone())),
             Err(Failure::ForGood(why)) => {
                 self.shared.break_down(why);
                 Some(broken(why))
@@ -339,6 +343,7 @@ impl Writer {
         };
         for mut job in group {
             let waiting = std::mem::take(&mut job.done);
+            let mut refusal = refused.clone();
             match &result {
                 Ok(()) => {
                     if let Change::Event { view, .. } = job.change {
@@ -346,7 +351,15 @@ impl Writer {
                         self.shared.publish(*view);
                     }
                 }
-                Err(Failure::ForNow(_)) => self.backlog.push(job),
+                Err(Failure::ForNow(why)) => {
+                    // Events have happened. Any other change that somebody waits for is refused, and not made.
+                    let has_happened = matches!(job.change, Change::Event { .. });
+                    if has_happened || waiting.iter().all(Option::is_none) {
+                        self.backlog.push(job);
+                    } else {
+                        refusal = Some(Error::StateRefuses(why.clone()));
+                    }
+                }
                 Err(Failure::ForGood(_)) => {}
             }
             for done in waiting.into_iter().flatten() {
