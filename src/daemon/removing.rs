@@ -30,14 +30,15 @@ impl Supervisor {
                 Some(done) => {
                     let goes_by_itself = done.wait().await.remove;
                     if goes_by_itself && self.view(name).is_err() {
-                        return Ok(());
+                        // Perhaps a `prune` took it a moment ago, and is still writing that down.
+                        return self.0.store.settled().await;
                     }
                 }
                 // It was still being prepared, and may have been for the first time.
                 None => {
                     self.unreserved(name).await;
                     if self.view(name).is_err() {
-                        return Ok(());
+                        return self.0.store.settled().await;
                     }
                 }
             }
@@ -94,7 +95,9 @@ impl Supervisor {
         let now = clock::now();
         let wanted: Vec<Name> = {
             let state = self.lock();
-            let ended = state.registry.records().filter(|r| !r.state.is_live() && filter.wants(r, now));
+            // What was run with --rm goes by itself, with its directory.
+            let ended = state.registry.records().filter(|r| !r.state.is_live() && !r.launch.remove);
+            let ended = ended.filter(|r| filter.wants(r, now));
             ended.map(|r| r.name.clone()).collect()
         };
         if volumes {

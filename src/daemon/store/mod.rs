@@ -283,6 +283,16 @@ impl Store {
         (Ticket(first.1), Ticket(second.1))
     }
 
+    /// Returns when all that was handed over before is in the file, and would survive a power failure.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StateRefuses`].
+    pub(super) async fn settled(&self) -> Result<()> {
+        // A change of nothing, behind the others.
+        self.submit(Change::ForgetWorkspaces(vec![]), true).recorded().await
+    }
+
     /// Hands over a change that nobody waits for.
     pub(super) fn note(&self, change: Change) {
         self.send(Job { change, synced: false, done: [None, None] });
