@@ -1,6 +1,6 @@
 //! Every limit of the daemon, with its unit, its default and its flag. The README's table is checked against [`crate::config::limits`].
 
-use crate::model::request::{parse_duration, parse_size};
+use crate::model::request::{parse_cpus, parse_duration, parse_size};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -27,6 +27,9 @@ pub struct Config {
     /// within 200 ms, `full` syncs everything before the reply
     #[arg(long, value_enum, default_value_t)]
     pub durability: Durability,
+    /// Leaves the order of guests to the runtime, first in, first out: for benches that want to know what ours costs.
+    #[arg(skip)]
+    pub plain_queue: bool,
     /// The limits
     #[command(flatten)]
     pub limits: Limits,
@@ -57,6 +60,18 @@ pub struct Limits {
     /// Memories and tables of all instances together [default: half of the machine's memory]
     #[arg(long = "memory-total", value_name = "SIZE", value_parser = parse_size)]
     pub memory_bytes_total: Option<usize>,
+    /// The most that an instance may use of the processors, such as 0.5, unless its run says otherwise
+    #[arg(long = "cpus", value_name = "N", value_parser = or_none(parse_cpus), default_value = "none")]
+    pub cpus_milli: OrNone<u32>,
+    /// Part of an instance where others compute too, from 1 to 10000, unless its run says otherwise
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000), default_value = "100")]
+    pub cpu_weight: u32,
+    /// CPU time of a run, unless it says otherwise
+    #[arg(long, value_name = "TIME", value_parser = or_none(parse_duration), default_value = "none")]
+    pub cpu_time: OrNone<Duration>,
+    /// Time of a run, from its entry into guest code, unless it says otherwise
+    #[arg(long, value_name = "TIME", value_parser = or_none(parse_duration), default_value = "none")]
+    pub timeout: OrNone<Duration>,
     /// Live instances at a time
     #[arg(long = "instances", value_name = "N", default_value_t = 4096, value_parser = count::<1_000_000>)]
     pub instances_max: usize,
@@ -109,12 +124,28 @@ pub struct Limits {
     pub hostcall_bytes_max: usize,
 }
 
+/// A limit that there may be none of; `none` on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OrNone<T>(pub Option<T>);
+
+fn or_none<T>(
+    parse: fn(&str) -> Result<T, String>,
+) -> impl Fn(&str) -> Result<OrNone<T>, String> + Clone + Send + Sync + 'static
+where
+    T: 'static,
+{
+    move |s| match s {
+        "none" => Ok(OrNone(None)),
+        some => parse(some).map(|value| OrNone(Some(value))),
+    }
+}
+
 /// Limits that are part of the contract and have no flag.
 pub mod fixed {
     use std::time::Duration;
 
     /// Epoch tick: how long a guest may compute before others get their turn and its own end is noticed.
-    pub const TICK: Duration = Duration::from_millis(10);
+    pub const TICK: Duration = Duration::from_millis(5);
     /// Stack of WebAssembly code; deeper recursion traps.
     pub const WASM_STACK_BYTES: usize = 512 * 1024;
     /// Stack of a guest with its host calls; what is above [`WASM_STACK_BYTES`] is the host code's.
@@ -245,7 +276,7 @@ mod tests {
     #[test]
     fn every_limit_has_a_flag_and_says_what_it_bounds() {
         let all = limits();
-        assert_eq!(all.len(), 19);
+        assert_eq!(all.len(), 23);
         for limit in all {
             assert!(!limit.what.is_empty(), "{limit:?}");
             let of_the_machine = ["--memory-total", "--open-files", "--mappings"].contains(&limit.flag.as_str());

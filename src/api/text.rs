@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::model::escape;
 use crate::model::filter::{Filter, parse_labels};
 use crate::model::frame;
-use crate::model::instance::RunSpec;
+use crate::model::instance::{RunSpec, Share};
 use crate::model::name::Name;
 use crate::model::reply::{self, Hello, Input, Line, Reply, StreamEvent, json_error, json_line, plain_error};
 use crate::model::request::{
@@ -208,7 +208,7 @@ impl Connection {
             return self.reply(Err(error)).await;
         }
         let result = match request {
-            Request::Run(args) => return self.run(args).await,
+            Request::Run(args) => return self.run(*args).await,
             Request::Stop(args) => {
                 return self.end_each(&args.names, |name| supervisor.stop(name, args.time), Reply::Stopped).await;
             }
@@ -319,12 +319,18 @@ impl Connection {
         {
             return Err(Error::Usage(format!("an argument cannot hold a NUL: {}", escape::short(bad, 40))));
         }
+        let limits = self.supervisor.limits();
         Ok(RunSpec {
             env: args.environment()?,
             args: args.guest_args().to_vec(),
             stdin: args.interactive,
-            memory_bytes_max: args.memory.unwrap_or(self.supervisor.limits().memory_bytes_max),
-            timeout: args.timeout,
+            memory_bytes_max: args.memory.unwrap_or(limits.memory_bytes_max),
+            timeout: args.timeout.or(limits.timeout.0),
+            cpu_time: args.cpu_time.or(limits.cpu_time.0),
+            share: Share {
+                weight: args.cpu_weight.unwrap_or(limits.cpu_weight),
+                cpus_milli: args.cpus.or(limits.cpus_milli.0),
+            },
             restart: args.restart.unwrap_or_default(),
             remove: args.rm,
             labels: parse_labels(&args.label)?,
@@ -432,9 +438,14 @@ impl Connection {
 
     async fn list(&self, filter: Filter, quiet: bool) -> Reply {
         let supervisor = self.supervisor.clone();
-        let long = supervisor.len() > reply::LONG;
+        let known = supervisor.len();
+        if self.format == WireFormat::Plain && !quiet {
+            let long = known > reply::LONG_STATUSES;
+            let list = move || supervisor.statuses(&filter);
+            return Reply::Statuses(if long { blocking(list).await } else { list() });
+        }
         let list = move || supervisor.list(&filter);
-        let views = if long { blocking(list).await } else { list() };
+        let views = if known > reply::LONG { blocking(list).await } else { list() };
         match quiet {
             true => Reply::Names(views.into_iter().map(|view| view.name).collect()),
             false => Reply::List(views),

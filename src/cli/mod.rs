@@ -46,7 +46,7 @@ const AFTER_HELP: &str =
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Serve on a loopback address until told to stop
-    Daemon(daemon::DaemonArgs),
+    Daemon(Box<daemon::DaemonArgs>),
     #[command(flatten)]
     Request(Request),
 }
@@ -156,7 +156,7 @@ fn say(text: &str) {
 fn dispatch(cli: Cli) -> Outcome {
     let host = cli.host;
     let request = match cli.verb {
-        Verb::Daemon(args) => return daemon::foreground(args),
+        Verb::Daemon(args) => return daemon::foreground(*args),
         Verb::Request(Request::Help { verb }) => return help(verb.as_deref()),
         Verb::Request(request) => request,
     };
@@ -199,7 +199,7 @@ fn address(host: Option<&str>) -> Result<SocketAddr, Failure> {
 
 async fn perform(address: SocketAddr, request: Request) -> Outcome {
     let args = match request {
-        Request::Run(args) => return run::run(address, args).await,
+        Request::Run(args) => return run::run(address, *args).await,
         request => request,
     };
     let mut client = Client::connect(address).await?;

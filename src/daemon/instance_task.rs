@@ -10,7 +10,7 @@
 use crate::daemon::live::{Live, Why};
 use crate::daemon::supervisor::{Next, Prepared, Supervisor};
 use crate::engine::{self, Engine};
-use crate::model::instance::{Ended, ExitStatus, InstanceId, RunSpec};
+use crate::model::instance::{Ended, ExitStatus, InstanceId, RunSpec, Rung, Stopped};
 use crate::model::restart::BackOff;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,9 +19,20 @@ use tokio::time::Instant;
 /// How soon a run that could not be written down is tried again.
 const STATE_REFUSED: Duration = Duration::from_secs(1);
 
-fn timed_out(timeout: Duration) -> Ended {
-    let message = format!("it ran for longer than {} (--timeout)", humantime::format_duration(timeout));
-    Ended { status: ExitStatus::TimedOut, reason: "timeout".to_owned(), message: Some(message) }
+fn stopped(rung: Rung, since: Instant) -> Stopped {
+    Stopped { rung, took_us: u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX) }
+}
+
+fn out_of_cpu_time(limit: Option<Duration>) -> Ended {
+    let limit = humantime::format_duration(limit.unwrap_or_default());
+    let message = format!("it used more than {limit} of CPU time (--cpu-time)");
+    Ended::new(ExitStatus::Killed, "cpu-time", Some(message))
+}
+
+fn timed_out(timeout: Option<Duration>) -> Ended {
+    let timeout = humantime::format_duration(timeout.unwrap_or_default());
+    let message = format!("it ran for longer than {timeout} (--timeout)");
+    Ended::new(ExitStatus::TimedOut, "timeout", Some(message))
 }
 
 /// All that the task needs, handed over when it starts.
@@ -71,29 +82,46 @@ impl Task {
         let control = self.live.control();
         if let Err(error) = ticket.recorded().await {
             // Nothing runs that the daemon could forget.
-            let ended = Ended { status: ExitStatus::Failed, reason: "state".into(), message: Some(error.to_string()) };
+            let ended = Ended::new(ExitStatus::Failed, "state", Some(error.to_string()));
             // To a policy it is a run that failed.
             let pause = (&mut self.back_off, Duration::ZERO);
             return self.supervisor.finish(self.id, ended, &self.live, promise, pause).settle(&self.live).await;
         }
         self.live.progress.send_modify(|p| p.run = run);
+        let account = &self.live.account;
+        account.begin(self.spec.share, self.spec.cpu_time);
         let begun = Instant::now();
         let deadline = async {
             match self.spec.timeout {
-                Some(timeout) => tokio::time::sleep(timeout).await,
+                Some(timeout) => {
+                    let until = control.entered().await + timeout;
+                    account.urgent(tokio::time::sleep_until(until)).await;
+                }
                 None => std::future::pending().await,
             }
         };
-        let ended = {
+        let (mut ended, limit, computing) = {
             let guest = self.engine.paced(engine::run(&self.engine, &program, sandbox));
-            tokio::select! {
+            let mut guest = std::pin::pin!(guest);
+            let (ended, limit) = tokio::select! {
                 // The order is the promise: what an operator asked for wins over what the guest does at the same moment.
                 biased;
-                why = control.asked() => why.ended(),
-                () = deadline => timed_out(self.spec.timeout.unwrap_or_default()),
-                ended = guest => ended,
-            }
+                why = control.asked(account) => (why.ended(), control.asked_at()),
+                () = deadline => (timed_out(self.spec.timeout), Some(Instant::now())),
+                () = account.exhausted() => (out_of_cpu_time(self.spec.cpu_time), Some(Instant::now())),
+                ended = &mut guest => (ended, None),
+            };
+            let computing = guest.was_computing();
+            (ended, limit, computing)
             // Here the guest's future goes, and with it its stack, its store and its memory: before the end is reported.
+        };
+        // What is left to do is short, and somebody waits for it.
+        account.hurry();
+        ended.cpu_us = Some(u64::try_from(account.used_by_now().as_micros()).unwrap_or(u64::MAX));
+        ended.stopped = match (limit, control.asked_at()) {
+            (Some(since), _) => Some(stopped(if computing { Rung::Tick } else { Rung::HostCall }, since)),
+            (None, Some(since)) => Some(stopped(Rung::Grace, since)),
+            (None, None) => None,
         };
         drop(workspace);
         let pause = (&mut self.back_off, begun.elapsed());
@@ -107,7 +135,7 @@ impl Task {
         let asked = async {
             match self.supervisor.asked_before(self.id) {
                 Some(why) => why,
-                None => control.asked().await,
+                None => control.asked(&self.live.account).await,
             }
         };
         let ready = async {

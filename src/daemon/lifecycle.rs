@@ -75,7 +75,7 @@ impl Supervisor {
     ) -> Prepared {
         let mut args = vec![spec.argv0.clone().unwrap_or_else(|| spec.module.to_string())];
         args.extend(spec.args.iter().cloned());
-        let entered = (self.clone(), Arc::clone(live));
+        let entered = (self.clone(), Arc::clone(live), live.control());
         let sandbox = Sandbox {
             args,
             env: spec.env.clone(),
@@ -86,7 +86,11 @@ impl Supervisor {
             memory_total: Arc::clone(&self.0.memory_total),
             handles_max: self.0.limits.handles_max,
             hostcall_bytes_max: self.0.limits.hostcall_bytes_max,
-            on_enter: Box::new(move || entered.0.started(id, run, &entered.1)),
+            on_enter: Box::new(move || {
+                let (supervisor, live, control) = entered;
+                control.enter();
+                supervisor.started(id, run, &live);
+            }),
         };
         let (program, workspace) = (ready.loaded.program, ready.workspace);
         Prepared { run, program, sandbox, workspace, promise, ticket }
@@ -246,11 +250,7 @@ impl Supervisor {
             let (_, recorded) = self.apply_run(&mut state, event, spec);
             // Its end is behind it in the queue, and is waited for.
             drop(recorded);
-            let ended = Ended {
-                status: ExitStatus::Failed,
-                reason: error.code().to_string(),
-                message: Some(error.to_string()),
-            };
+            let ended = Ended::new(ExitStatus::Failed, error.code().to_string(), Some(error.to_string()));
             let event = state.registry.ended(id, ended, false, || back_off.after(Duration::ZERO), clock::now());
             self.finished(&mut state, live, event)
         };
@@ -289,11 +289,11 @@ impl Supervisor {
             let Some(record) = state.registry.by_id(id) else { return };
             let run = record.run;
             let kind = match record.state {
-                RunState::Created | RunState::Running => EventKind::Ended(Ended {
-                    status: ExitStatus::Killed,
-                    reason: "internal".to_owned(),
-                    message: Some("the task of this instance broke; the daemon's log says more".to_owned()),
-                }),
+                RunState::Created | RunState::Running => EventKind::Ended(Ended::new(
+                    ExitStatus::Killed,
+                    "internal",
+                    Some("the task of this instance broke; the daemon's log says more".to_owned()),
+                )),
                 RunState::Restarting(_) => EventKind::RestartCancelled,
                 RunState::Ended(_) => return,
             };
@@ -341,7 +341,7 @@ impl Supervisor {
             // Followers wait for the next run.
             log.begin(run, false);
             log.end_run(run);
-            let live = Arc::new(Live::new(log, Arc::default()));
+            let live = Arc::new(Live::new(log, Arc::default(), self.0.scheduler.account()));
             state.live.insert(id, Arc::clone(&live));
             self.spawn(id, live, spec, Next::Pause(Duration::ZERO));
         }

@@ -1,6 +1,7 @@
 //! What there is of an instance only while it lives: how it is asked to end, and how far it has come.
 
 use crate::daemon::logs::Log;
+use crate::daemon::scheduler::Account;
 use crate::engine::{Engine, StdinPipe};
 use crate::model::instance::{Ended, ExitStatus};
 use crate::model::reply::InstanceView;
@@ -32,7 +33,7 @@ impl Why {
             Why::Restart => (ExitStatus::Stopped, "restart"),
             Why::Shutdown => (ExitStatus::Stopped, SHUTDOWN),
         };
-        Ended { status, reason: reason.to_owned(), message: None }
+        Ended::new(status, reason, None)
     }
 }
 
@@ -42,6 +43,8 @@ pub(super) struct Live {
     pub(super) progress: watch::Sender<Progress>,
     /// Held, so that it stays the same one between two runs.
     pub(super) log: Arc<Log>,
+    /// What its present run has used of the processors.
+    pub(super) account: Arc<Account>,
     /// Whether its directory is to go with it in any case, if it goes by itself.
     pub(super) volumes: AtomicBool,
 }
@@ -60,8 +63,9 @@ pub(super) struct Progress {
 }
 
 impl Live {
-    pub(super) fn new(log: Arc<Log>, control: Arc<Control>) -> Live {
+    pub(super) fn new(log: Arc<Log>, control: Arc<Control>, account: Arc<Account>) -> Live {
         Live {
+            account,
             control: Mutex::new(control),
             progress: watch::Sender::new(Progress::default()),
             log,
@@ -86,6 +90,10 @@ pub(super) struct Control {
     /// Ends it. What for is in [`Control::why`].
     stop: CancellationToken,
     why: OnceLock<Why>,
+    /// When it was first asked to end.
+    asked_at: OnceLock<Instant>,
+    /// When guest code was entered.
+    entered: watch::Sender<Option<Instant>>,
     /// When the grace of the most impatient request is over, and what it asked for.
     grace: watch::Sender<Option<(Instant, Why)>>,
     pub(super) stdin: Option<StdinPipe>,
@@ -110,6 +118,7 @@ impl Control {
     pub(super) fn end(&self, why: Why, engine: &Engine) {
         // Set or set before: the first to ask is the reason.
         self.why.get_or_init(|| why);
+        self.asked_at.get_or_init(Instant::now);
         self.stop.cancel();
         // A guest that computes is asked now, not at the next tick.
         engine.tick();
@@ -118,6 +127,7 @@ impl Control {
     /// Closes its stdin, and ends it at a time unless it has left by then. Its own task keeps the time: no client has to stay
     /// for it, and however many ask, there is one deadline.
     pub(super) fn end_at(&self, until: Instant, why: Why) {
+        self.asked_at.get_or_init(Instant::now);
         if let Some(stdin) = &self.stdin {
             stdin.close();
         }
@@ -130,19 +140,41 @@ impl Control {
         });
     }
 
-    /// Returns when it has to end, with what for.
+    /// Since when it has been asked to end, if it was.
+    pub(super) fn asked_at(&self) -> Option<Instant> {
+        self.asked_at.get().copied()
+    }
+
+    /// Guest code is entered.
+    pub(super) fn enter(&self) {
+        self.entered.send_replace(Some(Instant::now()));
+    }
+
+    /// Returns when guest code was entered, with when that was.
     ///
     /// # Cancel safety
     ///
     /// Cancel safe.
-    pub(super) async fn asked(&self) -> Why {
+    pub(super) async fn entered(&self) -> Instant {
+        let mut entered = self.entered.subscribe();
+        let at = entered.wait_for(Option::is_some).await;
+        at.expect("the sender is in `self`").expect("it was waited for")
+    }
+
+    /// Returns when it has to end, with what for. What that takes makes the guest of `account` first in the queue, since this is
+    /// polled in its turns.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub(super) async fn asked(&self, account: &Arc<Account>) -> Why {
         let mut grace = self.grace.subscribe();
         loop {
             let until = *grace.borrow_and_update();
             let over = async {
                 match until {
                     Some((until, why)) => {
-                        tokio::time::sleep_until(until).await;
+                        account.urgent(tokio::time::sleep_until(until)).await;
                         why
                     }
                     None => std::future::pending().await,
@@ -150,7 +182,7 @@ impl Control {
             };
             tokio::select! {
                 biased;
-                () = self.stop.cancelled() => return self.why().unwrap_or(Why::Shutdown),
+                () = account.urgent(self.stop.cancelled()) => return self.why().unwrap_or(Why::Shutdown),
                 // The sender is in `self`; it cannot be gone.
                 _changed = grace.changed() => {}
                 why = over => return *self.why.get_or_init(|| why),

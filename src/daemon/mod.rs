@@ -12,8 +12,10 @@ mod logs;
 mod modules;
 mod removal;
 mod removing;
+mod scheduler;
 mod store;
 mod supervisor;
+mod views;
 mod workspace;
 
 pub use attachment::{Attachment, Started};
@@ -30,10 +32,11 @@ use crate::model::registry::Registry;
 use budget::Budget;
 use logs::Logs;
 use modules::Modules;
+use scheduler::Scheduler;
 use std::sync::Arc;
 use store::Store;
 use supervisor::Parts;
-use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use workspace::Workspaces;
 
@@ -46,15 +49,45 @@ pub struct Daemon {
     _guests: Guests,
 }
 
-/// The runtime of the guests. A file operation that hangs in the kernel must not hang the daemon's end: its thread is left
-/// behind.
-struct Guests(Option<Runtime>);
+/// The threads of the guests, and the runtime that drives what they wait for. A file operation that hangs in the kernel must
+/// not hang the daemon's end: its thread is left behind.
+struct Guests {
+    scheduler: Scheduler,
+    ended: CancellationToken,
+}
+
+impl Guests {
+    fn start(engine: &Arc<Engine>, plain: bool) -> Result<Guests> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            // Of the threads that do the blocking work of guests; the runtime's own is ours.
+            .on_thread_start(lower_priority)
+            .build()
+            .map_err(|e| Error::io("cannot start the threads for guests", &e))?;
+        let (handle, ended) = (runtime.handle().clone(), CancellationToken::new());
+        let until = ended.clone();
+        std::thread::Builder::new()
+            .name("guest-io".into())
+            .spawn(move || {
+                runtime.block_on(until.cancelled());
+                runtime.shutdown_background();
+            })
+            .map_err(|e| Error::io("cannot start the threads for guests", &e))?;
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let engine = Arc::clone(engine);
+        let scheduler = Scheduler::start(&handle, processors, move || engine.tick());
+        let scheduler = scheduler.inspect_err(|_| ended.cancel())?;
+        if plain {
+            scheduler.leave_to(plain_runtime(processors)?);
+        }
+        Ok(Guests { scheduler, ended })
+    }
+}
 
 impl Drop for Guests {
     fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
-        }
+        self.scheduler.end();
+        self.ended.cancel();
     }
 }
 
@@ -81,10 +114,8 @@ impl Daemon {
         let store = Arc::new(Store::open(&state_dir, config.durability, &limits)?);
         let loaded = store.loaded();
         raise_descriptor_limit();
-        let guests = guest_runtime()?;
-        let handle = guests.handle().clone();
-        let guests = Guests(Some(guests));
         let engine = Arc::new(Engine::new()?);
+        let guests = Guests::start(&engine, config.plain_queue)?;
         let tracker = TaskTracker::new();
         let workspaces = Workspaces::new(&config.root, Arc::clone(&store))?;
         let modules = Modules::open(
@@ -107,7 +138,7 @@ impl Daemon {
             limits,
             budget,
             tracker: tracker.clone(),
-            guests: handle,
+            scheduler: guests.scheduler.clone(),
             registry,
             seq_next: loaded.seq_next,
         });
@@ -152,10 +183,10 @@ impl Daemon {
     }
 }
 
-/// Where guests run. They yield at each tick, yet on a shared runtime an answer would wait behind them all.
-fn guest_runtime() -> Result<Runtime> {
+/// A runtime that runs guests in its own order, set up for that as well as it can be.
+fn plain_runtime(processors: usize) -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
-        .thread_name("guest")
+        .worker_threads(processors)
         .enable_all()
         // New and woken guests come from the global queue; look there at each turn, not at each 61st.
         .global_queue_interval(1)

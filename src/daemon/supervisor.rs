@@ -11,24 +11,23 @@ use crate::daemon::budget::{Budget, Promise};
 use crate::daemon::clock;
 use crate::daemon::instance_task::Task;
 use crate::daemon::live::{Control, Done, Live, Why};
-use crate::daemon::logs::{Log, Logs};
+use crate::daemon::logs::Logs;
 use crate::daemon::modules::{Loaded, Modules, Upload};
+use crate::daemon::scheduler::Scheduler;
 use crate::daemon::store::{Change, Store, Ticket};
 use crate::daemon::workspace::{Workspace, Workspaces};
 use crate::engine::{Engine, MemoryBudget, Program, Sandbox, StdinPipe};
 use crate::error::{Error, Result};
 use crate::model::event::{Event, EventKind, EventView};
-use crate::model::filter::Filter;
-use crate::model::instance::{InstanceId, Record, RunSpec, State as RunState};
+use crate::model::instance::{InstanceId, RunSpec, State as RunState};
 use crate::model::name::Name;
 use crate::model::registry::Registry;
-use crate::model::reply::{Created, Inspection, InstanceView, ModuleView, RunView};
+use crate::model::reply::{Created, ModuleView};
 use crate::model::restart::BackOff;
 use std::any::Any;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -49,7 +48,7 @@ pub(super) struct Inner {
     /// Tasks that the daemon waits for before it ends.
     pub(super) tracker: TaskTracker,
     /// Where guests run.
-    pub(super) guests: Handle,
+    pub(super) scheduler: Scheduler,
     pub(super) shutdown: CancellationToken,
     state: Mutex<State>,
     /// How many are alive or on their way; watched by the drain.
@@ -151,7 +150,7 @@ pub(super) struct Parts {
     pub(super) limits: Limits,
     pub(super) budget: Budget,
     pub(super) tracker: TaskTracker,
-    pub(super) guests: Handle,
+    pub(super) scheduler: Scheduler,
     pub(super) registry: Registry,
     pub(super) seq_next: u64,
 }
@@ -169,7 +168,7 @@ impl Supervisor {
             limits: parts.limits,
             memory_total,
             tracker: parts.tracker,
-            guests: parts.guests,
+            scheduler: parts.scheduler,
             shutdown: CancellationToken::new(),
             state: Mutex::new(State {
                 registry: parts.registry,
@@ -296,7 +295,7 @@ impl Supervisor {
         let log = self.0.logs.get(id);
         log.begin(run, attach);
         let control = Arc::new(Control::with_stdin(stdin.clone()));
-        let live = Arc::new(Live::new(Arc::clone(&log), control));
+        let live = Arc::new(Live::new(Arc::clone(&log), control, self.0.scheduler.account()));
         state.live.insert(id, Arc::clone(&live));
         reservation.release(&mut state);
         self.count(&state);
@@ -310,8 +309,9 @@ impl Supervisor {
     /// Hands an instance to its task.
     pub(super) fn spawn(&self, id: InstanceId, live: Arc<Live>, spec: RunSpec, first: Next) {
         let engine = Arc::clone(&self.0.engine);
+        let account = Arc::clone(&live.account);
         let task = Task { supervisor: self.clone(), engine, id, live, spec, back_off: BackOff::default() };
-        self.0.tracker.spawn_on(task.run(first), &self.0.guests);
+        self.0.scheduler.spawn(account, self.0.tracker.track_future(task.run(first)));
     }
 
     pub(super) async fn workspace(&self, name: &Name) -> Result<Workspace> {
@@ -409,92 +409,6 @@ impl Supervisor {
             (EventView::of(seq, &event, record), record.ended_order)
         };
         Change::Event { event, view: Box::new(view), ended_order, env }
-    }
-
-    /// The instances that are wanted, in order of creation.
-    pub fn list(&self, filter: &Filter) -> Vec<InstanceView> {
-        let now = clock::now();
-        // Copied under the lock, and put into words outside of it.
-        let records: Vec<Record> =
-            self.lock().registry.records().filter(|record| filter.wants(record, now)).cloned().collect();
-        records.iter().map(InstanceView::of).collect()
-    }
-
-    /// The newest run of one.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotFound`].
-    pub fn view(&self, name: &Name) -> Result<InstanceView> {
-        self.lock().registry.get(name).map(InstanceView::of)
-    }
-
-    /// Everything about one, with its earlier runs.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotFound`], [`Error::Io`].
-    pub async fn inspect(&self, name: &Name) -> Result<Inspection> {
-        let (id, instance) = {
-            let state = self.lock();
-            let record = state.registry.get(name)?;
-            (record.id, InstanceView::of(record))
-        };
-        let store = Arc::clone(&self.0.store);
-        let mut runs = blocking(move || store.runs(id)).await?;
-        // The newest as it is now, which may not be written down yet.
-        runs.retain(|run| run.run < instance.run);
-        runs.push(RunView::of(&instance));
-        Ok(Inspection { instance, runs })
-    }
-
-    /// The end of `name`, when no other run follows.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotFound`].
-    pub fn wait(&self, name: &Name) -> Result<Done> {
-        Self::done(&self.lock(), name)
-    }
-
-    fn done(state: &State, name: &Name) -> Result<Done> {
-        let record = state.registry.get(name)?;
-        Ok(match state.live.get(&record.id) {
-            Some(live) => Done::of(live),
-            None => Done::already(InstanceView::of(record)),
-        })
-    }
-
-    /// Waits until `name` is in guest code. One that was there and has ended since, while this waited, was there too.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotFound`]; [`Error::NotRunning`] if it has ended.
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel safe.
-    pub async fn wait_until_running(&self, name: &Name) -> Result<InstanceView> {
-        let (live, run) = {
-            let state = self.lock();
-            let record = state.registry.get(name)?;
-            let not_running = || Error::NotRunning { name: name.clone(), state: record.state.to_string() };
-            if record.state == RunState::Running {
-                return Ok(InstanceView::of(record));
-            }
-            if !record.state.is_live() {
-                return Err(not_running());
-            }
-            (state.live.get(&record.id).cloned().ok_or_else(not_running)?, record.run)
-        };
-        let mut progress = live.progress.subscribe();
-        let reached = progress.wait_for(|p| p.entered >= run || p.over.is_some()).await;
-        let reached = reached.expect("the end is sent before its sender goes").clone();
-        match reached.over {
-            Some(view) if reached.entered < run => Err(Error::NotRunning { name: name.clone(), state: view.status() }),
-            Some(view) => Ok(InstanceView::clone(&view)),
-            None => self.view(name),
-        }
     }
 
     /// Stops `name`: its stdin is closed, and after `grace` it is ended whatever it is doing. The stop happens whether or
@@ -596,16 +510,6 @@ impl Supervisor {
             Some(_) if reached.run <= run => Err(self.accepting().err().unwrap_or(Error::Stopping(name.clone()))),
             _ => Ok(Created { name: name.clone(), directory: launch.directory.clone(), run: reached.run }),
         }
-    }
-
-    /// The log of an instance.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotFound`].
-    pub fn log(&self, name: &Name) -> Result<Arc<Log>> {
-        let id = self.lock().registry.get(name)?.id;
-        Ok(self.0.logs.get(id))
     }
 
     /// Whether a module of this content is here already; then it has the name now.

@@ -81,7 +81,7 @@ impl Engine {
 
     /// Ends the current tick at once, so that whoever computes is asked now whether it should go on.
     pub fn tick(&self) {
-        self.engine.increment_epoch();
+        self.ticker.tick(&self.engine);
     }
 
     /// Lets the ticker run while `future` is being polled, and only then.

@@ -50,11 +50,11 @@ async fn run_component(store: &mut Store<Host>, pre: &CommandPre<Host>) -> wasmt
 }
 
 fn exited(code: u8) -> Ended {
-    Ended { status: ExitStatus::Exited(code), reason: "exit".to_owned(), message: None }
+    Ended::new(ExitStatus::Exited(code), "exit", None)
 }
 
 fn failed(reason: &str, message: String) -> Ended {
-    Ended { status: ExitStatus::Failed, reason: reason.to_owned(), message: Some(message) }
+    Ended::new(ExitStatus::Failed, reason, Some(message))
 }
 
 /// What an error out of wasmtime means for the run.
@@ -74,16 +74,14 @@ fn ended_by(error: &wasmtime::Error, refused: Option<Refused>, entered: bool, me
     }
     match (trap, refused) {
         // Its memories or tables are larger than it may have from the start: no guest code ran.
-        (None, Some(refused)) if !entered => {
-            Ended { status: ExitStatus::Killed, reason: "memory".to_owned(), message: Some(refused) }
-        }
+        (None, Some(refused)) if !entered => Ended::new(ExitStatus::Killed, "memory", Some(refused)),
         (None, None) if !entered => failed("instantiate", message),
         (trap, refused) => {
             if let Some(refused) = refused {
                 let _infallible = write!(message, "; before that, {refused}");
             }
             let kind = trap.map_or("host-call", |t| trap_word(*t));
-            Ended { status: ExitStatus::Trapped, reason: format!("trap:{kind}"), message: Some(message) }
+            Ended::new(ExitStatus::Trapped, format!("trap:{kind}"), Some(message))
         }
     }
 }

@@ -213,10 +213,11 @@ impl Sandbox {
         store.set_hostcall_fuel(self.hostcall_bytes_max);
         store.set_epoch_deadline(1);
         // To yield, not to trap: whoever drives the future drops it when the guest should end, in a host call too.
-        store.epoch_deadline_callback(|mut store| {
+        let turns = engine.ticker.turns();
+        store.epoch_deadline_callback(move |mut store| {
             // A start function computes before instantiation is over; this is where that shows.
             store.data_mut().enter();
-            Ok(UpdateDeadline::Yield(1))
+            Ok(if turns.is_over() { UpdateDeadline::Yield(1) } else { UpdateDeadline::Continue(1) })
         });
         Ok(store)
     }

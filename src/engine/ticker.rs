@@ -4,9 +4,10 @@
 
 use crate::config::fixed;
 use pin_project_lite::pin_project;
+use std::cell::Cell;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::task::{Context, Poll};
 use std::thread::{self, Thread};
 use wasmtime::EngineWeak;
@@ -18,8 +19,46 @@ const IDLE_TICKS: u32 = 20;
 struct Shared {
     /// Guests that are being polled right now.
     polled: AtomicUsize,
+    /// Ticks so far.
+    ticks: AtomicU64,
     asleep: AtomicBool,
     ended: AtomicBool,
+}
+
+/// What this thread is polling.
+#[derive(Clone, Copy)]
+struct Turn {
+    /// Ticks when it began.
+    begun: u64,
+    /// Whether the guest yielded because of a tick, and not because it waits for something.
+    computed: bool,
+}
+
+thread_local! {
+    static TURN: Cell<Turn> = const { Cell::new(Turn { begun: 0, computed: false }) };
+}
+
+impl Shared {
+    fn tick(&self, engine: &wasmtime::Engine) {
+        // Counted first: a guest that is asked at this tick must not take it for an earlier one.
+        self.ticks.fetch_add(1, SeqCst);
+        engine.increment_epoch();
+    }
+}
+
+/// Knows whether a turn is over.
+#[derive(Clone)]
+pub(super) struct Turns(Arc<Shared>);
+
+impl Turns {
+    /// Asked by a guest at a tick: whether it should yield. A guest that has waited finds all the ticks that it missed, and is
+    /// at the beginning of its turn all the same.
+    pub(super) fn is_over(&self) -> bool {
+        let turn = TURN.get();
+        let over = turn.begun != self.0.ticks.load(SeqCst);
+        TURN.set(Turn { computed: over, ..turn });
+        over
+    }
 }
 
 /// Handle of the ticker thread, which ends with it (or with the engine, whichever is first).
@@ -37,7 +76,15 @@ impl Ticker {
     }
 
     pub(super) fn paced<F: Future>(&self, future: F) -> Paced<F> {
-        Paced { future, shared: Arc::clone(&self.shared), thread: self.thread.clone() }
+        Paced { future, computed: false, shared: Arc::clone(&self.shared), thread: self.thread.clone() }
+    }
+
+    pub(super) fn turns(&self) -> Turns {
+        Turns(Arc::clone(&self.shared))
+    }
+
+    pub(super) fn tick(&self, engine: &wasmtime::Engine) {
+        self.shared.tick(engine);
     }
 }
 
@@ -69,7 +116,7 @@ fn tick(engine: &EngineWeak, shared: &Shared) {
         }
         idle = 0;
         match engine.upgrade() {
-            Some(engine) => engine.increment_epoch(),
+            Some(engine) => shared.tick(&engine),
             None => return,
         }
     }
@@ -80,8 +127,16 @@ pin_project! {
     pub struct Paced<F> {
         #[pin]
         future: F,
+        computed: bool,
         shared: Arc<Shared>,
         thread: Thread,
+    }
+}
+
+impl<F> Paced<F> {
+    /// Whether it was computing when it was left last, and not waiting for something.
+    pub fn was_computing(&self) -> bool {
+        self.computed
     }
 }
 
@@ -102,7 +157,10 @@ impl<F: Future> Future for Paced<F> {
         if this.shared.asleep.load(SeqCst) {
             this.thread.unpark();
         }
-        this.future.poll(cx)
+        TURN.set(Turn { begun: this.shared.ticks.load(SeqCst), computed: false });
+        let polled = this.future.poll(cx);
+        *this.computed = TURN.get().computed;
+        polled
     }
 }
 

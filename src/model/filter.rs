@@ -159,7 +159,7 @@ mod tests {
         assert!(!wants(&web, &["name=db"]) && !wants(&web, &["name=web", "status=running"]));
         assert!(wants(&web, &["label=tier"]) && wants(&web, &["label=tier=front", "label=owner=ann"]));
         assert!(!wants(&web, &["label=tier=front", "label=owner=bob"]) && !wants(&web, &["label=x"]));
-        web.state = State::Ended(Ended { status: ExitStatus::Exited(3), reason: "exit".into(), message: None });
+        web.state = State::Ended(Ended::new(ExitStatus::Exited(3), "exit", None));
         assert!(wants(&web, &["exited=3", "status=exited"]) && !wants(&web, &["exited=0"]));
     }
 

@@ -83,6 +83,27 @@ fn since_1970(text: &str) -> Result<Duration, String> {
     time.duration_since(std::time::UNIX_EPOCH).map_err(|e| e.to_string())
 }
 
+/// What a run may use of the processors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// Its part where it competes with others, against [`Share::WEIGHT_DEFAULT`] for each that did not ask.
+    #[serde(rename = "cpu_weight")]
+    pub weight: u32,
+    /// Thousandths of one processor that it may use at most, over windows of 100 ms.
+    pub cpus_milli: Option<u32>,
+}
+
+impl Share {
+    /// The weight of a run that did not ask for one, as in cgroups(7).
+    pub const WEIGHT_DEFAULT: u32 = 100;
+}
+
+impl Default for Share {
+    fn default() -> Share {
+        Share { weight: Share::WEIGHT_DEFAULT, cpus_milli: None }
+    }
+}
+
 /// Everything a run is given. Environment values stay in here: they never enter a record, an event or a log.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RunSpec {
@@ -100,8 +121,12 @@ pub struct RunSpec {
     pub stdin: bool,
     /// All memories and tables together, in bytes.
     pub memory_bytes_max: usize,
-    /// Wall time of each run, from the start of its task, which is microseconds before guest code.
+    /// Wall time of each run, from the entry into guest code.
     pub timeout: Option<Duration>,
+    /// CPU time of each run.
+    pub cpu_time: Option<Duration>,
+    /// What it may use of the processors.
+    pub share: Share,
     /// What happens when the run is over.
     pub restart: RestartPolicy,
     /// Whether the instance goes, with its directory and its log, when it has ended.
@@ -123,7 +148,9 @@ impl RunSpec {
             env: self.env.iter().map(|(key, _)| key.clone()).collect(),
             directory: directory.to_owned(),
             memory_bytes_max: self.memory_bytes_max,
-            timeout_ms: self.timeout.map(|t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX)),
+            timeout_ms: self.timeout.map(milliseconds),
+            cpu_time_ms: self.cpu_time.map(milliseconds),
+            share: self.share,
             restart: self.restart,
             remove: self.remove,
             fresh: false,
@@ -144,12 +171,18 @@ impl RunSpec {
             stdin: false,
             memory_bytes_max: launch.memory_bytes_max,
             timeout: launch.timeout_ms.map(Duration::from_millis),
+            cpu_time: launch.cpu_time_ms.map(Duration::from_millis),
+            share: launch.share,
             restart: launch.restart,
             remove: launch.remove,
             labels: launch.labels.clone(),
             sha256: launch.pinned.then(|| launch.digest.clone()),
         }
     }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// How a run came to its end.
@@ -206,11 +239,46 @@ impl ExitStatus {
 pub struct Ended {
     /// How it ended.
     pub status: ExitStatus,
-    /// A word for programs: `exit`, `trap:unreachable`, `stop`, `kill`, `restart`, `timeout`, `memory`, `shutdown`,
-    /// `daemon-restart`, `internal`, …
+    /// A word for programs: `exit`, `trap:unreachable`, `stop`, `kill`, `restart`, `timeout`, `cpu-time`, `memory`,
+    /// `shutdown`, `daemon-restart`, `internal`, …
     pub reason: String,
     /// What a person wants to know: the trap and a short backtrace. May hold text of the guest's; unescaped.
     pub message: Option<String>,
+    /// CPU time that the run used, in microseconds; not known of runs that were lost.
+    #[serde(default)]
+    pub cpu_us: Option<u64>,
+    /// How it was made to end, if somebody or a limit did.
+    #[serde(default)]
+    pub stopped: Option<Stopped>,
+}
+
+impl Ended {
+    /// An end of which no more is known.
+    pub fn new(status: ExitStatus, reason: impl Into<String>, message: Option<String>) -> Ended {
+        Ended { status, reason: reason.into(), message, cpu_us: None, stopped: None }
+    }
+}
+
+/// How a run was made to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stopped {
+    /// The rung of the ladder on which it did.
+    pub rung: Rung,
+    /// From the request (or the end of the deadline, or the last turn of the budget) until nothing of the guest was left, in
+    /// microseconds.
+    pub took_us: u64,
+}
+
+/// The rungs of the ladder that ends a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rung {
+    /// It left by itself, in the time that it was given after its stdin was closed.
+    Grace,
+    /// It was computing, and yielded at a tick.
+    Tick,
+    /// It was waiting in a call of the host, which was dropped.
+    HostCall,
 }
 
 /// Where a run is in its life.
@@ -311,6 +379,12 @@ pub struct Launch {
     pub memory_bytes_max: usize,
     /// Wall time allowed to each run, in milliseconds.
     pub timeout_ms: Option<u64>,
+    /// CPU time allowed to each run, in milliseconds.
+    #[serde(default)]
+    pub cpu_time_ms: Option<u64>,
+    /// What it may use of the processors.
+    #[serde(default)]
+    pub share: Share,
     /// What happens when a run is over.
     #[serde(default)]
     pub restart: RestartPolicy,

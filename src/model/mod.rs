@@ -12,4 +12,5 @@ pub mod registry;
 pub mod reply;
 pub mod request;
 pub mod restart;
+pub mod run_args;
 pub mod when;

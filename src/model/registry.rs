@@ -61,11 +61,8 @@ impl Registry {
     /// What a daemon does first about what an earlier one left: whatever was alive then is lost, what has a policy runs
     /// again, and what was to go with its end goes.
     pub fn decide_recovery(&self, at: Timestamp) -> Vec<Event> {
-        let lost = || Ended {
-            status: ExitStatus::Lost,
-            reason: "daemon-restart".to_owned(),
-            message: Some("the daemon ended while it was alive".to_owned()),
-        };
+        let lost =
+            || Ended::new(ExitStatus::Lost, "daemon-restart", Some("the daemon ended while it was alive".to_owned()));
         let mut events = vec![];
         for record in self.records.values() {
             let comes_back = record.launch.restart.comes_back(record);

@@ -6,19 +6,23 @@ use crate::error::{Code, Error};
 use crate::model::escape;
 use crate::model::event::EventView;
 use crate::model::filter::Labels;
-use crate::model::instance::{LogTime, Record};
+use crate::model::instance::{LogTime, Record, Share, Stopped};
 use crate::model::name::Name;
 use crate::model::request::{StdStream, WireFormat};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use std::fmt::Write as _;
 
 /// The longest plain reply to `run` and `stop`, with its line end: one `recv(1024)` gets it whole.
 pub const REPLY_BYTES_MAX: usize = 1024;
 
 /// A list with more instances than this takes a while to put into words.
 pub const LONG: usize = 500;
+
+/// As [`LONG`], of names and states only.
+pub const LONG_STATUSES: usize = 5_000;
 
 /// What a request came to.
 #[derive(Debug, Clone)]
@@ -37,6 +41,8 @@ pub enum Reply {
     Running(Box<InstanceView>),
     /// `list`.
     List(Vec<InstanceView>),
+    /// `list` for people: names and what `list` shows of their states.
+    Statuses(Vec<(Name, String)>),
     /// `list -q`.
     Names(Vec<Name>),
     /// `wait`: the run is over.
@@ -127,6 +133,15 @@ pub struct InstanceView {
     pub memory_bytes_max: usize,
     /// Wall time allowed, in milliseconds.
     pub timeout_ms: Option<u64>,
+    /// CPU time allowed, in milliseconds.
+    pub cpu_time_ms: Option<u64>,
+    /// What it may use of the processors: its weight among others, and at most thousandths of one.
+    #[serde(flatten)]
+    pub share: Share,
+    /// CPU time that the run has used, in microseconds: of one that is over (unless it was lost), and in `inspect`.
+    pub cpu_us: Option<u64>,
+    /// Once over, if it was made to end: how, and how long that took.
+    pub stopped: Option<Stopped>,
 }
 
 impl InstanceView {
@@ -156,6 +171,10 @@ impl InstanceView {
             directory: launch.directory.clone(),
             memory_bytes_max: launch.memory_bytes_max,
             timeout_ms: launch.timeout_ms,
+            cpu_time_ms: launch.cpu_time_ms,
+            share: launch.share,
+            cpu_us: ended.and_then(|e| e.cpu_us),
+            stopped: ended.and_then(|e| e.stopped),
         }
     }
 
@@ -196,6 +215,12 @@ pub struct RunView {
     pub started_at: Option<String>,
     /// When it was over.
     pub ended_at: Option<String>,
+    /// CPU time used, in microseconds.
+    #[serde(default)]
+    pub cpu_us: Option<u64>,
+    /// Once over, if it was made to end: how, and how long that took.
+    #[serde(default)]
+    pub stopped: Option<Stopped>,
 }
 
 impl RunView {
@@ -212,6 +237,8 @@ impl RunView {
             created_at: instance.created_at.clone(),
             started_at: instance.started_at.clone(),
             ended_at: instance.ended_at.clone(),
+            cpu_us: instance.cpu_us,
+            stopped: instance.stopped,
         }
     }
 }
@@ -431,6 +458,17 @@ pub fn dotted_line(out: &mut String, line: &str) {
     out.push('\n');
 }
 
+/// Python's list of strings; names and states hold nothing that Python would escape.
+fn available<'a>(all: impl Iterator<Item = (&'a Name, impl std::fmt::Display)>) -> String {
+    let mut line = "Available containers: [".to_owned();
+    for (i, (name, status)) in all.enumerate() {
+        let comma = if i == 0 { "" } else { ", " };
+        let _infallible = write!(line, "{comma}'{name} - {status}'");
+    }
+    line.push_str("]\n");
+    line
+}
+
 impl Reply {
     /// The reply for people, with its line end.
     pub fn plain(&self) -> String {
@@ -444,11 +482,8 @@ impl Reply {
             Reply::NeverStarted(name) => format!("Container '{name}' stopped\n"),
             Reply::Restarted(created) => format!("Container '{}' restarted\n", created.name),
             Reply::Running(view) => format!("Container '{}' {}\n", view.name, view.status()),
-            Reply::List(views) => {
-                // Python's list of strings; names and states hold nothing that Python would escape.
-                let items: Vec<String> = views.iter().map(|v| format!("'{} - {}'", v.name, v.status())).collect();
-                format!("Available containers: [{}]\n", items.join(", "))
-            }
+            Reply::List(views) => available(views.iter().map(|v| (&v.name, v.status()))),
+            Reply::Statuses(all) => available(all.iter().map(|(name, status)| (name, status.as_str()))),
             Reply::Names(names) => dotted(names.iter().map(Name::as_str)),
             Reply::Waited(view) => format!("{}\n", view.exit_code.unwrap_or_default()),
             Reply::Removed(name) => format!("Container '{name}' removed\n"),
@@ -508,6 +543,7 @@ impl Reply {
             Reply::EventsEnd(seq) => json!({ "newest": seq }),
             Reply::NeverStarted(name) => json!({ "name": name, "state": "never-started" }),
             Reply::List(views) => json!({ "instances": views }),
+            Reply::Statuses(all) => json!({ "statuses": all }),
             Reply::Names(names) => json!({ "names": names }),
             Reply::Removed(name) => json!({ "removed": name }),
             Reply::LogsEnd(view) => json!(view),

@@ -6,7 +6,7 @@
 
 use crate::error::{Error, Result};
 use crate::model::escape;
-use crate::model::restart::RestartPolicy;
+pub use crate::model::run_args::{RunArgs, parse_cpus};
 use crate::model::when::{Moment, Position, parse_moment, parse_position};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Command, FromArgMatches, Subcommand, ValueEnum};
@@ -19,7 +19,7 @@ use std::time::Duration;
 #[command(disable_help_subcommand = true)]
 pub enum Request {
     /// Run a module in a sandbox of its own
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Stop instances, whatever they are doing
     Stop(StopArgs),
     /// End instances at once, as killed (exit code 137)
@@ -83,56 +83,6 @@ pub enum OutputFormat {
     Table,
     /// A JSON array.
     Json,
-}
-
-/// Arguments of `run`.
-#[derive(Debug, Clone, PartialEq, Eq, Args, Default)]
-pub struct RunArgs {
-    /// Print the name and return; do not stay attached
-    #[arg(short, long)]
-    pub detach: bool,
-    /// Stream output over this connection (what the command line does unless -d is given; needs `format json`)
-    #[arg(long, conflicts_with = "detach", hide = true)]
-    pub attach: bool,
-    /// Name of the instance [default: the module's name]
-    #[arg(long)]
-    pub name: Option<String>,
-    /// Pass standard input to the guest
-    #[arg(short, long, conflicts_with = "detach")]
-    pub interactive: bool,
-    /// Set an environment variable (KEY alone takes the value from your environment)
-    #[arg(short, long = "env", value_name = "KEY=VALUE")]
-    pub env: Vec<String>,
-    /// Read environment variables from a file, one KEY=VALUE a line
-    #[arg(long, value_name = "FILE")]
-    pub env_file: Vec<String>,
-    /// Limit of all memories and tables together, e.g. 64m [default: 256m, or what the daemon was given]
-    #[arg(short, long, value_name = "SIZE", value_parser = parse_size)]
-    pub memory: Option<usize>,
-    /// End the run after this much time, e.g. 30s
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
-    pub timeout: Option<Duration>,
-    /// What happens when the run is over: no, on-failure, on-failure:N, always, unless-stopped [default: no]
-    #[arg(long, value_name = "POLICY")]
-    pub restart: Option<RestartPolicy>,
-    /// Remove the instance and its log when it has ended, and its directory if that was made for it
-    #[arg(long, conflicts_with = "restart")]
-    pub rm: bool,
-    /// Label the instance, for --filter
-    #[arg(short, long = "label", value_name = "KEY=VALUE")]
-    pub label: Vec<String>,
-    /// Name that the guest finds as its argument zero [default: the module's name]
-    #[arg(long, value_name = "NAME")]
-    pub argv0: Option<String>,
-    /// On the wire: run the stored module with this content, whatever its name leads to by now
-    #[arg(long, value_name = "HEX", hide = true)]
-    pub sha256: Option<String>,
-    /// Fail when no daemon is running, instead of starting one
-    #[arg(long)]
-    pub no_autostart: bool,
-    /// A module's name, or a file (./app.wasm, ./app.wat); then the guest's arguments
-    #[arg(required = true, trailing_var_arg = true, value_name = "MODULE [ARG]")]
-    pub command: Vec<String>,
 }
 
 /// Arguments of `stop`.
@@ -437,79 +387,6 @@ impl Request {
     }
 }
 
-impl RunArgs {
-    /// The module: the first word of the command.
-    pub fn module(&self) -> &str {
-        self.command.first().map(String::as_str).unwrap_or_default()
-    }
-
-    /// The guest's arguments.
-    pub fn guest_args(&self) -> &[String] {
-        self.command.get(1..).unwrap_or_default()
-    }
-
-    /// The environment given as `-e KEY=VALUE`; of two with one key the later stands.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Usage`] for an entry that is not `KEY=VALUE`: the command line resolves `KEY` and files before it sends.
-    pub fn environment(&self) -> Result<Vec<(String, String)>> {
-        if !self.env_file.is_empty() {
-            return Err(Error::Usage("--env-file is read by the command line; send -e KEY=VALUE".into()));
-        }
-        let mut all: Vec<(String, String)> = Vec::with_capacity(self.env.len());
-        for entry in &self.env {
-            let (key, value) = split_env(entry)?;
-            match all.iter_mut().find(|(known, _)| *known == key) {
-                Some((_, old)) => *old = value,
-                None => all.push((key, value)),
-            }
-        }
-        Ok(all)
-    }
-}
-
-impl RunArgs {
-    /// The words that [`parse`] reads as these arguments.
-    pub fn words(&self) -> Vec<String> {
-        let mut words = vec!["run".to_owned()];
-        let flags = [
-            (self.detach, "--detach"),
-            (self.attach, "--attach"),
-            (self.interactive, "--interactive"),
-            (self.no_autostart, "--no-autostart"),
-            (self.rm, "--rm"),
-        ];
-        words.extend(flags.iter().filter(|(set, _)| *set).map(|(_, flag)| (*flag).to_owned()));
-        // Joined to their flags, so that a value may begin with a dash.
-        let mut option = |flag: &str, value: &str| words.push(format!("--{flag}={value}"));
-        self.name.iter().for_each(|v| option("name", v));
-        self.env.iter().for_each(|v| option("env", v));
-        self.env_file.iter().for_each(|v| option("env-file", v));
-        self.memory.iter().for_each(|v| option("memory", &v.to_string()));
-        self.timeout.iter().for_each(|v| option("timeout", &format!("{}ns", v.as_nanos())));
-        self.restart.iter().for_each(|v| option("restart", &v.to_string()));
-        self.label.iter().for_each(|v| option("label", v));
-        self.argv0.iter().for_each(|v| option("argv0", v));
-        self.sha256.iter().for_each(|v| option("sha256", v));
-        words.extend(self.command.iter().cloned());
-        words
-    }
-}
-
-/// Splits `KEY=VALUE`.
-///
-/// # Errors
-///
-/// [`Error::Usage`] when the key is empty or there is no `=`, or where a NUL stands in it (it would end the string for a C guest).
-pub fn split_env(entry: &str) -> Result<(String, String)> {
-    match entry.split_once('=') {
-        Some((key, value)) if !key.is_empty() && !entry.contains('\0') => Ok((key.to_owned(), value.to_owned())),
-        // The entry may be a secret with a slip in it: not repeated.
-        _ => Err(Error::Usage("an environment variable is given as KEY=VALUE".into())),
-    }
-}
-
 /// Refuses a request that names one thing twice: to answer for a name as often as it fits a line costs more than asking.
 ///
 /// # Errors
@@ -620,29 +497,6 @@ mod tests {
     }
 
     proptest! {
-        /// What the command line sends is what the daemon reads.
-        #[test]
-        fn the_words_of_a_run_are_read_back(
-            (attach, interactive) in any::<(bool, bool)>(),
-            (name, argv0) in any::<(Option<String>, Option<String>)>(),
-            env in prop::collection::vec("[A-Z]{1,5}=\\PC{0,20}|-\\PC{0,5}", 0..4),
-            memory in prop::option::of(1usize..1 << 40),
-            timeout in prop::option::of(0u64..1 << 50),
-            label in prop::collection::vec("[a-z]{1,5}(=\\PC{0,20})?", 0..3),
-            (rm, retries) in (any::<bool>(), prop::option::of(1u32..9)),
-            (module, args) in ("[a-z]{1,9}", prop::collection::vec(any::<String>(), 0..5)),
-        ) {
-            let run = RunArgs {
-                attach, interactive, name, argv0, env, memory,
-                timeout: timeout.map(Duration::from_nanos),
-                label, rm,
-                restart: (!rm).then_some(RestartPolicy::OnFailure { retries_max: retries }),
-                command: [vec![module], args].concat(),
-                ..RunArgs::default()
-            };
-            prop_assert_eq!(parse(&run.words()).unwrap(), Parsed::Request(Request::Run(run)));
-        }
-
         #[test]
         fn no_line_makes_the_parser_panic(line in "\\PC{0,60}|(run|stop|list|logs|put|help|format)( [-a-z'\"\\\\=0-9]{0,6}){0,5}") {
             if let Ok(words) = split(&line) && !words.is_empty() {

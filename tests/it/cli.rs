@@ -376,7 +376,7 @@ async fn a_daemon_that_cannot_serve_says_why() {
     assert_eq!(raw.ask("ping").await, "pong", "the first daemon is untouched");
 }
 
-/// The ticker sleeps while no guest computes.
+/// The ticker sleeps while no guest computes, and so do the threads that serve them.
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_daemon_uses_no_processor_time() {
@@ -387,6 +387,8 @@ async fn an_idle_daemon_uses_no_processor_time() {
     let mut raw = crate::support::Raw::connect(daemon.address()).await;
     raw.ask("run hello").await;
     raw.ask("wait hello").await;
+    raw.ask("run --cpus 0.5 spin").await;
+    raw.ask("stop spin").await;
     // Fields 14 and 15 of proc_pid_stat(5): user and system time in ticks of 10 ms.
     let ticks = || -> u64 {
         let text = std::fs::read_to_string(&stat).unwrap();

@@ -13,6 +13,7 @@ mod cli;
 mod clients;
 mod events;
 mod examples;
+mod fair;
 mod lifecycle;
 mod limits;
 mod logs;

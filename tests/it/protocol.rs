@@ -2,7 +2,7 @@
 
 use crate::support::{Harness, soon};
 use coracle::model::filter::{Filter, Labels};
-use coracle::model::instance::RunSpec;
+use coracle::model::instance::{RunSpec, Share};
 use coracle::model::restart::RestartPolicy;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -228,6 +228,8 @@ async fn new_work_is_refused_while_the_daemon_ends() {
         stdin: false,
         memory_bytes_max: 1 << 20,
         timeout: None,
+        cpu_time: None,
+        share: Share::default(),
         restart: RestartPolicy::No,
         remove: false,
         labels: Labels::new(),

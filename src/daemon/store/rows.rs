@@ -2,7 +2,7 @@
 
 use super::{Change, Identity, ModuleRow, Removal};
 use crate::model::event::{Event, EventKind, EventView};
-use crate::model::instance::{Ended, ExitStatus, InstanceId, Launch, Record, State, Timestamp};
+use crate::model::instance::{Ended, ExitStatus, InstanceId, Launch, Record, State, Stopped, Timestamp};
 use crate::model::reply::RunView;
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -119,9 +119,19 @@ fn write_event(
 fn write_end(connection: &Connection, id: i64, number: u32, ended: &Ended, at: i64) -> rusqlite::Result<()> {
     run(
         connection,
-        "UPDATE run SET state = ?3, exit_code = ?4, reason = ?5, message = ?6, ended_at = ?7
+        "UPDATE run SET state = ?3, exit_code = ?4, reason = ?5, message = ?6, ended_at = ?7, cpu_us = ?8, stopped = ?9
          WHERE instance = ?1 AND run = ?2 AND state IN ('created', 'running')",
-        params![id, number, ended.status.word(), ended.status.exit_code(), ended.reason, ended.message, at],
+        params![
+            id,
+            number,
+            ended.status.word(),
+            ended.status.exit_code(),
+            ended.reason,
+            ended.message,
+            at,
+            ended.cpu_us.map(integer).transpose()?,
+            ended.stopped.as_ref().map(json).transpose()?,
+        ],
     )
 }
 
@@ -169,7 +179,8 @@ fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
 pub(super) fn records(connection: &Connection) -> rusqlite::Result<Vec<Record>> {
     let mut statement = connection.prepare(
         "SELECT i.id, i.name, i.run, i.restarts, i.stop_requested, i.restarting, i.ended_order,
-                r.state, r.exit_code, r.reason, r.message, r.created_at, r.started_at, r.ended_at, r.launch
+                r.state, r.exit_code, r.reason, r.message, r.cpu_us, r.stopped,
+                r.created_at, r.started_at, r.ended_at, r.launch
          FROM instance i JOIN run r ON r.instance = i.id AND r.run = i.run ORDER BY i.id",
     )?;
     let records: Vec<Record> = statement.query_map([], record)?.collect::<Result<_, _>>()?;
@@ -204,18 +215,18 @@ fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
         id: InstanceId(unsigned(row, 0)?),
         name: row.get_ref(1)?.as_str()?.parse().map_err(|e: crate::Error| bad(1, e))?,
         run: row.get(2)?,
-        launch: Arc::new(from_json::<Launch>(row, 14)?),
+        launch: Arc::new(from_json::<Launch>(row, 16)?),
         state,
         stop_requested: row.get(4)?,
         restarts: row.get(3)?,
-        created_at: Timestamp(unsigned(row, 11)?),
-        started_at: timestamp(row, 12)?,
-        ended_at: timestamp(row, 13)?,
+        created_at: Timestamp(unsigned(row, 13)?),
+        started_at: timestamp(row, 14)?,
+        ended_at: timestamp(row, 15)?,
         ended_order: ended_order.map(|n| u64::try_from(n).map_err(|e| bad(6, e))).transpose()?,
     })
 }
 
-/// The columns state, `exit_code`, reason, message from `first` on.
+/// The columns state, `exit_code`, reason, message, `cpu_us`, stopped from `first` on.
 fn ended(row: &Row<'_>, first: usize) -> rusqlite::Result<Ended> {
     let status = match row.get_ref(first)?.as_str()? {
         "exited" => ExitStatus::Exited(row.get(first + 1)?),
@@ -227,7 +238,22 @@ fn ended(row: &Row<'_>, first: usize) -> rusqlite::Result<Ended> {
         "lost" => ExitStatus::Lost,
         other => return Err(bad(first, format!("no state is called '{other}'"))),
     };
-    Ok(Ended { status, reason: row.get(first + 2)?, message: row.get(first + 3)? })
+    Ok(Ended {
+        status,
+        reason: row.get(first + 2)?,
+        message: row.get(first + 3)?,
+        cpu_us: cpu_us(row, first + 4)?,
+        stopped: stopped(row, first + 5)?,
+    })
+}
+
+fn cpu_us(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<u64>> {
+    row.get::<_, Option<i64>>(column)?.map(|n| u64::try_from(n).map_err(|e| bad(column, e))).transpose()
+}
+
+fn stopped(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Stopped>> {
+    let text = row.get_ref(column)?.as_str_or_null()?;
+    text.map(|text| serde_json::from_str(text).map_err(|e| bad(column, e))).transpose()
 }
 
 /// The smallest numbers that were never used: of an instance, and of an event.
@@ -249,7 +275,7 @@ pub(super) fn environment(connection: &Connection, id: InstanceId) -> rusqlite::
 /// The known runs of an instance, oldest first.
 pub(super) fn runs(connection: &Connection, id: InstanceId) -> rusqlite::Result<Vec<RunView>> {
     let mut statement = connection.prepare_cached(
-        "SELECT run, state, exit_code, reason, message, created_at, started_at, ended_at, launch
+        "SELECT run, state, exit_code, reason, message, created_at, started_at, ended_at, launch, cpu_us, stopped
          FROM run WHERE instance = ?1 ORDER BY run",
     )?;
     let rows = statement.query_map([integer(id.0)?], |row| {
@@ -265,6 +291,8 @@ pub(super) fn runs(connection: &Connection, id: InstanceId) -> rusqlite::Result<
             created_at: Timestamp(unsigned(row, 5)?).to_string(),
             started_at: timestamp(row, 6)?.map(|t| t.to_string()),
             ended_at: timestamp(row, 7)?.map(|t| t.to_string()),
+            cpu_us: cpu_us(row, 9)?,
+            stopped: stopped(row, 10)?,
         })
     })?;
     rows.collect()

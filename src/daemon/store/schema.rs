@@ -12,7 +12,7 @@ use std::time::Duration;
 const APPLICATION_ID: i32 = 0x6372_636c;
 
 /// What makes a database of version 1 out of nothing, of version 2 out of one of version 1, and so on.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "CREATE TABLE module (
         name   TEXT PRIMARY KEY COLLATE NOCASE,
         sha256 TEXT NOT NULL CHECK (length(sha256) = 64),
@@ -66,6 +66,10 @@ const MIGRATIONS: [&str; 2] = [
         device INTEGER NOT NULL,
         inode  INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;",
+    "-- CPU time used, in microseconds
+    ALTER TABLE run ADD COLUMN cpu_us INTEGER CHECK (cpu_us >= 0);
+    -- on which rung of the ladder it was ended, and how long that took
+    ALTER TABLE run ADD COLUMN stopped TEXT CHECK (json_valid(stopped));",
 ];
 
 /// `PRAGMA user_version`: the schema that this program writes.

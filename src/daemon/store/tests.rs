@@ -3,7 +3,7 @@
 use super::*;
 use crate::config::Config;
 use crate::model::event::EventKind;
-use crate::model::instance::{Ended, ExitStatus, State};
+use crate::model::instance::{Ended, ExitStatus, Rung, State, Stopped};
 use crate::model::registry::Registry;
 use crate::model::registry::tests::{launch, name};
 use std::collections::BTreeMap;
@@ -57,7 +57,11 @@ impl Pair {
     }
 
     fn end(&mut self, id: InstanceId, again: bool) {
-        let ended = Ended { status: ExitStatus::Exited(3), reason: "exit".into(), message: Some("\u{0} ü".into()) };
+        let ended = Ended {
+            cpu_us: Some(1234),
+            stopped: Some(Stopped { rung: Rung::Tick, took_us: 5678 }),
+            ..Ended::new(ExitStatus::Exited(3), "exit", Some("\u{0} ü".into()))
+        };
         let event = self.registry.ended(id, ended, again, Duration::default, Timestamp(5));
         self.apply(event).wait().unwrap();
     }
@@ -228,6 +232,13 @@ fn older_files_are_brought_to_this_version() {
                 Some(vec![("KEY".to_owned(), "value".to_owned())])
             );
             assert!(pair.seq_next > 3);
+            if version >= 3 {
+                let State::Ended(ended) = &records["halted"].state else { panic!("it was stopped") };
+                assert_eq!((ended.cpu_us, ended.stopped.unwrap().rung), (Some(458), Rung::HostCall));
+                assert_eq!(records["web"].launch.share.cpus_milli, Some(500));
+            } else {
+                assert_eq!(records["seven"].state.ended().unwrap().cpu_us, None);
+            }
         }
         pair.run("new");
     }

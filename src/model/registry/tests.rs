@@ -1,6 +1,7 @@
 //! The state machine against a naive model, and case by case.
 
 use super::*;
+use crate::model::instance::Share;
 use crate::model::restart::RestartPolicy;
 use proptest::prelude::*;
 
@@ -23,6 +24,8 @@ fn launch_with(module: &str, restart: RestartPolicy) -> Arc<Launch> {
         env: vec![],
         directory: format!("/tmp/{module}"),
         memory_bytes_max: 1 << 20,
+        cpu_time_ms: None,
+        share: Share::default(),
         timeout_ms: None,
         restart,
         remove: false,
@@ -46,7 +49,7 @@ pub(crate) fn record(n: &str, labels: &[&str]) -> Record {
 const FIVE: fn() -> Duration = || Duration::from_millis(5);
 
 fn exited(code: u8) -> Ended {
-    Ended { status: ExitStatus::Exited(code), reason: "exit".into(), message: None }
+    Ended::new(ExitStatus::Exited(code), "exit", None)
 }
 
 fn run(registry: &mut Registry, n: &str) -> InstanceId {
@@ -130,7 +133,7 @@ fn run_with(registry: &mut Registry, n: &str, policy: &str) -> InstanceId {
 }
 
 fn failed(reason: &str) -> Ended {
-    Ended { status: ExitStatus::Exited(1), reason: reason.into(), message: None }
+    Ended::new(ExitStatus::Exited(1), reason, None)
 }
 
 fn ends(registry: &mut Registry, id: InstanceId, ended: Ended, restart: bool) -> EventKind {

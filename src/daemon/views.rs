@@ -1,0 +1,122 @@
+//! What the supervisor shows: lists, one instance, its log, its end. Nothing here changes anything.
+
+use crate::daemon::live::Done;
+use crate::daemon::logs::Log;
+use crate::daemon::supervisor::{State, Supervisor};
+use crate::daemon::{blocking, clock};
+use crate::error::{Error, Result};
+use crate::model::filter::Filter;
+use crate::model::instance::{Record, State as RunState};
+use crate::model::name::Name;
+use crate::model::reply::{Inspection, InstanceView, RunView};
+use std::sync::Arc;
+
+impl Supervisor {
+    /// The instances that are wanted, in order of creation.
+    pub fn list(&self, filter: &Filter) -> Vec<InstanceView> {
+        let now = clock::now();
+        // Copied under the lock, and put into words outside of it.
+        let records: Vec<Record> =
+            self.lock().registry.records().filter(|record| filter.wants(record, now)).cloned().collect();
+        records.iter().map(InstanceView::of).collect()
+    }
+
+    /// Names and states of the instances that are wanted, in order of creation: a fraction of the work of [`Supervisor::list`].
+    pub fn statuses(&self, filter: &Filter) -> Vec<(Name, String)> {
+        let now = clock::now();
+        let state = self.lock();
+        let wanted = state.registry.records().filter(|record| filter.wants(record, now));
+        wanted.map(|record| (record.name.clone(), record.state.to_string())).collect()
+    }
+
+    /// The newest run of one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`].
+    pub fn view(&self, name: &Name) -> Result<InstanceView> {
+        self.lock().registry.get(name).map(InstanceView::of)
+    }
+
+    /// Everything about one, with its earlier runs.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::Io`].
+    pub async fn inspect(&self, name: &Name) -> Result<Inspection> {
+        let (id, instance) = {
+            let state = self.lock();
+            let record = state.registry.get(name)?;
+            let mut view = InstanceView::of(record);
+            if let Some(live) = state.live.get(&record.id).filter(|_| record.state == RunState::Running) {
+                view.cpu_us = Some(u64::try_from(live.account.used().as_micros()).unwrap_or(u64::MAX));
+            }
+            (record.id, view)
+        };
+        let store = Arc::clone(&self.0.store);
+        let mut runs = blocking(move || store.runs(id)).await?;
+        // The newest as it is now, which may not be written down yet.
+        runs.retain(|run| run.run < instance.run);
+        runs.push(RunView::of(&instance));
+        Ok(Inspection { instance, runs })
+    }
+
+    /// The end of `name`, when no other run follows.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`].
+    pub fn wait(&self, name: &Name) -> Result<Done> {
+        Self::done(&self.lock(), name)
+    }
+
+    pub(super) fn done(state: &State, name: &Name) -> Result<Done> {
+        let record = state.registry.get(name)?;
+        Ok(match state.live.get(&record.id) {
+            Some(live) => Done::of(live),
+            None => Done::already(InstanceView::of(record)),
+        })
+    }
+
+    /// Waits until `name` is in guest code. One that was there and has ended since, while this waited, was there too.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`]; [`Error::NotRunning`] if it has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn wait_until_running(&self, name: &Name) -> Result<InstanceView> {
+        let (live, run) = {
+            let state = self.lock();
+            let record = state.registry.get(name)?;
+            let not_running = || Error::NotRunning { name: name.clone(), state: record.state.to_string() };
+            if record.state == RunState::Running {
+                return Ok(InstanceView::of(record));
+            }
+            if !record.state.is_live() {
+                return Err(not_running());
+            }
+            (state.live.get(&record.id).cloned().ok_or_else(not_running)?, record.run)
+        };
+        let mut progress = live.progress.subscribe();
+        let reached = progress.wait_for(|p| p.entered >= run || p.over.is_some()).await;
+        let reached = reached.expect("the end is sent before its sender goes").clone();
+        match reached.over {
+            Some(view) if reached.entered < run => Err(Error::NotRunning { name: name.clone(), state: view.status() }),
+            Some(view) => Ok(InstanceView::clone(&view)),
+            None => self.view(name),
+        }
+    }
+
+    /// The log of an instance.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`].
+    pub fn log(&self, name: &Name) -> Result<Arc<Log>> {
+        let id = self.lock().registry.get(name)?.id;
+        Ok(self.0.logs.get(id))
+    }
+}

@@ -1,0 +1,25 @@
+;; Wakes 1,000 times, each 10 ms after the last time it was due, and prints how late each was: nanoseconds, as 8 bytes each.
+(module
+  (import "wasi_snapshot_preview1" "clock_time_get" (func $now (param i32 i64 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (func $clock (result i64)
+    (drop (call $now (i32.const 1) (i64.const 1) (i32.const 200)))
+    (i64.load (i32.const 200)))
+  (func (export "_start") (local $due i64) (local $i i32)
+    (local.set $due (call $clock))
+    (loop $again
+      (local.set $due (i64.add (local.get $due) (i64.const 10000000)))
+      ;; A subscription to the monotonic clock, id 1, with flag 1: the time is absolute.
+      (i32.store (i32.const 16) (i32.const 1))
+      (i64.store (i32.const 24) (local.get $due))
+      (i32.store16 (i32.const 40) (i32.const 1))
+      (drop (call $poll (i32.const 0) (i32.const 64) (i32.const 1) (i32.const 128)))
+      (i64.store (i32.add (i32.const 1024) (i32.shl (local.get $i) (i32.const 3)))
+        (i64.sub (call $clock) (local.get $due)))
+      (local.set $i (i32.add (local.get $i) (i32.const 1)))
+      (br_if $again (i32.lt_u (local.get $i) (i32.const 1000))))
+    (i32.store (i32.const 208) (i32.const 1024))
+    (i32.store (i32.const 212) (i32.const 8000))
+    (drop (call $write (i32.const 1) (i32.const 208) (i32.const 1) (i32.const 216)))))
