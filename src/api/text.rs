@@ -25,7 +25,7 @@ use tokio_util::task::TaskTracker;
 pub const PROTOCOL: u32 = 1;
 
 /// What this daemon can do, for `hello`.
-const FEATURES: [&str; 8] = ["run", "attach", "stdin", "put", "logs-follow", "json", "restart", "events"];
+const FEATURES: [&str; 9] = ["run", "attach", "stdin", "put", "logs-follow", "json", "restart", "events", "limits"];
 
 /// Connections over the limit that are told so at a time; each takes half a second at most.
 const FAREWELLS_MAX: usize = 64;
@@ -33,7 +33,7 @@ const FAREWELLS_MAX: usize = 64;
 /// Accepts clients until the daemon ends. Running out of descriptors pauses it; nothing else ends it.
 pub async fn serve(listener: TcpListener, supervisor: Supervisor, limits: Limits, tracker: TaskTracker) {
     const BACK_OFF: Duration = Duration::from_millis(50);
-    let permits = Arc::new(Semaphore::new(limits.connections_max));
+    let permits = supervisor.connections();
     let farewells = Arc::new(Semaphore::new(FAREWELLS_MAX));
     loop {
         let accepted = tokio::select! {
@@ -233,6 +233,7 @@ impl Connection {
                 })
                 .await
             }
+            Request::Limits(_) => Ok(Reply::Limits(supervisor.limit_views())),
             Request::Modules(_) => Ok(Reply::Modules(supervisor.modules().await)),
             Request::Forget(names) => self.forget(&names.names).await,
             Request::Hello => Ok(Reply::Hello(hello())),

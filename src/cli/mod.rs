@@ -15,6 +15,7 @@ use crate::client::{Client, ClientError};
 use crate::config::ADDRESS_DEFAULT;
 use crate::error::Code;
 use crate::model::escape;
+use crate::model::limit::LimitViews;
 use crate::model::reply::{Inspection, InstanceView, json_pretty};
 use crate::model::request::{Condition, OutputFormat, PutArgs, Request, WireFormat};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -217,6 +218,13 @@ async fn perform(address: SocketAddr, request: Request) -> Outcome {
             match args.format {
                 OutputFormat::Json => print_json(&modules),
                 OutputFormat::Table => print(&show::modules(&modules)),
+            }
+        }
+        Request::Limits(args) => {
+            let all: LimitViews = client.request(&["limits"]).await?;
+            match args.format {
+                OutputFormat::Json => print_json(&all.limits),
+                OutputFormat::Table => print(&show::limits(&all.limits)),
             }
         }
         Request::Stop(args) => {

@@ -2,6 +2,7 @@
 
 use crate::daemon::clock;
 use crate::model::escape;
+use crate::model::limit::LimitView;
 use crate::model::reply::{InstanceView, LineAssembler, ModuleView, Output};
 use crate::model::request::StdStream;
 use std::io::Write;
@@ -29,6 +30,16 @@ pub(super) fn modules(views: &[ModuleView]) -> String {
         ]
     });
     table(["NAME", "SIZE", "SHA-256", "SOURCE"], rows)
+}
+
+/// Limits in aligned columns.
+pub(super) fn limits(views: &[LimitView]) -> String {
+    let rows = views.iter().map(|v| {
+        let default = if v.default.is_empty() { "of the machine" } else { &v.default };
+        let used = v.used_text().unwrap_or_else(|| "-".to_owned());
+        [v.flag.clone(), v.value_text(), default.to_owned(), used, v.what.clone()]
+    });
+    table(["LIMIT", "VALUE", "DEFAULT", "USED", "BOUNDS"], rows)
 }
 
 fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {

@@ -92,6 +92,16 @@ impl Budget {
         Ok(promise)
     }
 
+    /// Open files: promised, and how many there are to promise.
+    pub(super) fn files(&self) -> (usize, usize) {
+        (self.files.promised, self.files.max)
+    }
+
+    /// Mappings, as [`Budget::files`].
+    pub(super) fn mappings(&self) -> (usize, usize) {
+        (self.mappings.promised, self.mappings.max)
+    }
+
     /// The run is over.
     pub(super) fn release(&mut self, promise: Promise) {
         self.files.promised -= promise.files;

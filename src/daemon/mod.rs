@@ -7,6 +7,7 @@ pub mod clock;
 mod events;
 mod instance_task;
 mod lifecycle;
+mod limits;
 mod live;
 mod logs;
 mod modules;

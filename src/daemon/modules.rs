@@ -359,6 +359,16 @@ impl Modules {
         .await
     }
 
+    /// How many are stored.
+    pub(super) fn stored(&self) -> usize {
+        self.lock().stored.len()
+    }
+
+    /// How many are compiled, or about to be, in memory.
+    pub(super) fn compiled_in_memory(&self) -> usize {
+        self.lock().programs.len()
+    }
+
     /// How many compilations were begun.
     pub(crate) fn compilations(&self) -> u64 {
         self.0.compilations.load(Ordering::Relaxed)

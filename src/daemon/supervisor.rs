@@ -53,6 +53,8 @@ pub(super) struct Inner {
     state: Mutex<State>,
     /// How many are alive or on their way; watched by the drain.
     pub(super) population: watch::Sender<usize>,
+    /// Places for clients.
+    connections: Arc<Semaphore>,
     /// One directory is removed at a time.
     pub(super) removing: Semaphore,
     /// Dropped last: connections whose close tells that the daemon is gone.
@@ -159,7 +161,9 @@ impl Supervisor {
     /// A supervisor of what is in the registry; nothing of it runs yet.
     pub(super) fn new(parts: Parts) -> Supervisor {
         let memory_total = Arc::new(MemoryBudget::new(parts.limits.memory_bytes_total()));
+        let connections = Arc::new(Semaphore::new(parts.limits.connections_max));
         Supervisor(Arc::new(Inner {
+            connections,
             engine: parts.engine,
             modules: parts.modules,
             workspaces: parts.workspaces,
@@ -196,6 +200,11 @@ impl Supervisor {
     /// What may be run, stored and held.
     pub fn limits(&self) -> &Limits {
         &self.0.limits
+    }
+
+    /// A place for each client.
+    pub fn connections(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.0.connections)
     }
 
     /// How many instances are alive.

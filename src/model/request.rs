@@ -47,6 +47,8 @@ pub enum Request {
     Modules(FormatArgs),
     /// Forget stored modules
     Forget(Names),
+    /// Show every limit of the daemon, with its value and what is used of it
+    Limits(FormatArgs),
     /// Show the daemon's version and abilities
     Hello,
     /// See whether the daemon answers
@@ -487,7 +489,7 @@ mod tests {
         let Parsed::Help(text) = all else { panic!() };
         for verb in [
             "run", "stop", "list", "kill", "restart", "wait", "rm", "prune", "logs", "inspect", "events", "put",
-            "modules", "forget", "hello", "ping", "format", "help", "shutdown",
+            "modules", "forget", "limits", "hello", "ping", "format", "help", "shutdown",
         ] {
             assert!(text.contains(verb), "{verb} is not in: {text}");
             assert!(matches!(parse(&["help".into(), verb.into()]), Ok(Parsed::Help(_))));

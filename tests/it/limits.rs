@@ -1,6 +1,7 @@
 //! Every limit that has a flag: just under it, just over it, and an error that names it.
 
 use crate::support::{Harness, soon};
+use coracle::model::limit::LimitViews;
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -287,4 +288,50 @@ async fn a_run_ends_at_its_timeout() {
         assert_eq!(view.reason.as_deref(), Some("timeout"));
     }
     assert_eq!(daemon.run_to_end(&["--timeout", "1h", "exit_7"]).await.exit_code, Some(7));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_shows_every_limit_with_its_value_and_use() {
+    let daemon = Harness::with_limits(|l| {
+        l.memory_bytes_max = 3 << 20;
+        l.connections_max = 7;
+        l.cpus_milli.0 = Some(250);
+    })
+    .await;
+    let mut client = daemon.client().await;
+    client.run(&["spin"]).await.unwrap();
+    daemon.wait_for_state("spin", "running").await;
+    assert_eq!(daemon.run_to_end(&["hello"]).await.exit_code, Some(0));
+    let all: LimitViews = client.request(&["limits"]).await.unwrap();
+    let flags: Vec<&str> = all.limits.iter().map(|limit| limit.flag.as_str()).collect();
+    let known = coracle::config::limits();
+    assert_eq!(flags, known.iter().map(|limit| limit.flag.as_str()).collect::<Vec<_>>());
+    let find = |flag: &str| all.limits.iter().find(|limit| limit.flag == flag).unwrap();
+    for (flag, value, used) in [
+        ("--memory", Some(3 << 20), None),
+        ("--memory-total", None, Some(1 << 16)),
+        ("--cpus", Some(250), None),
+        ("--cpu-time", None, None),
+        ("--instances", Some(4096), Some(1)),
+        ("--keep", Some(10_000), Some(1)),
+        ("--keep-for", Some(7 * 86_400_000), None),
+        ("--module-cache", Some(64), Some(2)),
+        ("--mappings", None, Some(2)),
+    ] {
+        let limit = find(flag);
+        assert_eq!(limit.used, used, "{flag}");
+        if value.is_some() {
+            assert_eq!(limit.value, value, "{flag}");
+        }
+    }
+    assert_eq!(find("--timeout").value, None);
+    // Those of the harness may still be leaving.
+    assert!((1..=7).contains(&find("--connections").used.unwrap()));
+    assert_eq!(find("--connections").value, Some(7));
+    assert!(find("--open-files").used.unwrap() < find("--open-files").value.unwrap());
+    let mut raw = daemon.raw().await;
+    raw.send("limits\n").await;
+    let lines = raw.dotted().await;
+    assert_eq!(lines.len(), known.len());
+    assert!(lines.iter().any(|line| line == "--cpus 0.250 - The most that an instance may use of the processors, such as 0.5, unless its run says otherwise"), "{lines:?}");
 }
