@@ -1,7 +1,7 @@
 //! The small things that each request is made of: `cargo bench --bench small`.
 
 use bytes::BytesMut;
-use coracle::engine::{Engine, MemoryBudget, Sandbox, Sink};
+use coracle::engine::{DiskBudget, Engine, MemoryBudget, Sandbox, Sink, Usage};
 use coracle::model::frame;
 use coracle::model::request::{self, StdStream};
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -24,6 +24,7 @@ fn sandbox(total: &Arc<MemoryBudget>) -> Sandbox {
         args: vec!["hello".into()],
         env: vec![],
         directory: Some(std::env::temp_dir()),
+        disk: DiskBudget { max: Usage { bytes: 1 << 20, files: 10 }, scan: None },
         stdin: None,
         sink: Arc::new(Nowhere),
         memory_bytes_max: 1 << 20,

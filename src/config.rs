@@ -1,6 +1,7 @@
 //! Every limit of the daemon, with its unit, its default and its flag. The README's table is checked against [`crate::config::limits`].
 
-use crate::model::request::{parse_cpus, parse_duration, parse_size};
+use crate::model::instance::FILES_DEFAULT;
+use crate::model::request::{parse_count, parse_cpus, parse_duration, parse_size};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -72,26 +73,32 @@ pub struct Limits {
     /// Time of a run, from its entry into guest code, unless it says otherwise
     #[arg(long, value_name = "TIME", value_parser = or_none(parse_duration), default_value = "none")]
     pub timeout: OrNone<Duration>,
+    /// Files in the directory of one instance, in bytes of their sizes, unless its run says otherwise with --disk
+    #[arg(long = "disk", value_name = "SIZE", value_parser = parse_size, default_value = "256m")]
+    pub disk_bytes_max: usize,
+    /// Files, links and directories in the directory of one instance, unless its run says otherwise with --files
+    #[arg(long = "files", value_name = "N", default_value_t = FILES_DEFAULT, value_parser = parse_count::<1_000_000_000>)]
+    pub files_max: usize,
     /// Live instances at a time
-    #[arg(long = "instances", value_name = "N", default_value_t = 4096, value_parser = count::<1_000_000>)]
+    #[arg(long = "instances", value_name = "N", default_value_t = 4096, value_parser = parse_count::<1_000_000>)]
     pub instances_max: usize,
     /// Ended instances whose record and log are kept
-    #[arg(long = "keep", value_name = "N", default_value_t = 10_000, value_parser = count::<1_000_000>)]
+    #[arg(long = "keep", value_name = "N", default_value_t = 10_000, value_parser = parse_count::<1_000_000>)]
     pub ended_max: usize,
     /// Time that the record and the log of an ended instance are kept
     #[arg(long = "keep-for", value_name = "TIME", value_parser = parse_duration, default_value = "7d")]
     pub ended_for: Duration,
     /// Runs of one instance that are kept for `inspect`
-    #[arg(long = "keep-runs", value_name = "N", default_value_t = 100, value_parser = count::<100_000>)]
+    #[arg(long = "keep-runs", value_name = "N", default_value_t = 100, value_parser = parse_count::<100_000>)]
     pub runs_max: usize,
     /// Events that are kept for `events --since`
-    #[arg(long = "keep-events", value_name = "N", default_value_t = 100_000, value_parser = count::<100_000_000>)]
+    #[arg(long = "keep-events", value_name = "N", default_value_t = 100_000, value_parser = parse_count::<100_000_000>)]
     pub events_max: usize,
     /// Log of one instance, on disk in two files; the oldest output goes first
     #[arg(long = "log", value_name = "SIZE", value_parser = parse_size, default_value = "10m")]
     pub log_bytes_max: usize,
     /// Connections at a time
-    #[arg(long = "connections", value_name = "N", default_value_t = 1024, value_parser = count::<1_000_000>)]
+    #[arg(long = "connections", value_name = "N", default_value_t = 1024, value_parser = parse_count::<1_000_000>)]
     pub connections_max: usize,
     /// Time for a new connection to send its first request
     #[arg(long = "first-request", value_name = "TIME", value_parser = parse_duration, default_value = "60s")]
@@ -103,21 +110,21 @@ pub struct Limits {
     #[arg(long = "module-size", value_name = "SIZE", value_parser = parse_size, default_value = "128m")]
     pub module_bytes_max: usize,
     /// Modules stored with `put`
-    #[arg(long = "stored-modules", value_name = "N", default_value_t = 1000, value_parser = count::<1_000_000>)]
+    #[arg(long = "stored-modules", value_name = "N", default_value_t = 1000, value_parser = parse_count::<1_000_000>)]
     pub stored_modules_max: usize,
     /// Compiled modules kept in memory
-    #[arg(long = "module-cache", value_name = "N", default_value_t = 64, value_parser = count::<1_000_000>)]
+    #[arg(long = "module-cache", value_name = "N", default_value_t = 64, value_parser = parse_count::<1_000_000>)]
     pub module_cache_max: usize,
     /// Open files, directories and streams of one instance
-    #[arg(long = "handles", value_name = "N", default_value_t = 256, value_parser = count::<1_000_000>)]
+    #[arg(long = "handles", value_name = "N", default_value_t = 256, value_parser = parse_count::<1_000_000>)]
     pub handles_max: usize,
     /// Open files of all instances together: what each may open, if its module can open files, and its directory [default:
     /// what the system allows the daemon, less what connections need]
-    #[arg(long = "open-files", value_name = "N", value_parser = count::<1_000_000_000>)]
+    #[arg(long = "open-files", value_name = "N", value_parser = parse_count::<1_000_000_000>)]
     pub open_files_max: Option<usize>,
     /// Memories and stacks of all instances together: each takes addresses and entries of the system's map [default: what
     /// the system allows the daemon]
-    #[arg(long = "mappings", value_name = "N", value_parser = count::<1_000_000_000>)]
+    #[arg(long = "mappings", value_name = "N", value_parser = parse_count::<1_000_000_000>)]
     pub mappings_max: Option<usize>,
     /// Host memory that one call of a guest may take for its arguments and results
     #[arg(long = "hostcall-memory", value_name = "SIZE", value_parser = parse_size, default_value = "32m")]
@@ -220,13 +227,6 @@ pub fn limits() -> Vec<Limit> {
         .collect()
 }
 
-fn count<const MAX: usize>(s: &str) -> Result<usize, String> {
-    match s.parse::<usize>() {
-        Ok(n) if (1..=MAX).contains(&n) => Ok(n),
-        _ => Err(format!("a number from 1 to {MAX} is wanted")),
-    }
-}
-
 fn root_default() -> PathBuf {
     if cfg!(unix) { PathBuf::from("/tmp") } else { std::env::temp_dir() }
 }
@@ -276,7 +276,7 @@ mod tests {
     #[test]
     fn every_limit_has_a_flag_and_says_what_it_bounds() {
         let all = limits();
-        assert_eq!(all.len(), 23);
+        assert_eq!(all.len(), 25);
         for limit in all {
             assert!(!limit.what.is_empty(), "{limit:?}");
             let of_the_machine = ["--memory-total", "--open-files", "--mappings"].contains(&limit.flag.as_str());
@@ -288,6 +288,7 @@ mod tests {
     fn the_defaults_are_those_of_the_command_line() {
         let config = Config::new(([127, 0, 0, 1], 0).into(), "s".into(), "r".into());
         assert_eq!(config.limits.memory_bytes_max, 256 << 20);
+        assert_eq!(config.limits.disk_bytes_max, crate::model::instance::DISK_BYTES_DEFAULT);
         assert!(config.limits.memory_bytes_total() > 64 << 20);
         assert_eq!(config.state_dir(), Some("s".into()));
     }

@@ -326,6 +326,8 @@ impl Connection {
             args: args.guest_args().to_vec(),
             stdin: args.interactive,
             memory_bytes_max: args.memory.unwrap_or(limits.memory_bytes_max),
+            disk_bytes_max: args.disk.unwrap_or(limits.disk_bytes_max),
+            files_max: args.files.unwrap_or(limits.files_max),
             timeout: args.timeout.or(limits.timeout.0),
             cpu_time: args.cpu_time.or(limits.cpu_time.0),
             share: Share {

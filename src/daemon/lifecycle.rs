@@ -7,7 +7,7 @@ use crate::daemon::live::{Live, Why};
 use crate::daemon::logs;
 use crate::daemon::store::Ticket;
 use crate::daemon::supervisor::{Next, Prepared, Ready, State, Supervisor};
-use crate::engine::Sandbox;
+use crate::engine::{DiskBudget, Sandbox, Usage};
 use crate::error::{Error, Result};
 use crate::model::event::{Event, EventKind};
 use crate::model::instance::{Ended, ExitStatus, InstanceId, RunSpec, State as RunState};
@@ -76,10 +76,13 @@ impl Supervisor {
         let mut args = vec![spec.argv0.clone().unwrap_or_else(|| spec.module.to_string())];
         args.extend(spec.args.iter().cloned());
         let entered = (self.clone(), Arc::clone(live), live.control());
+        let many = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        let disk_max = Usage { bytes: many(spec.disk_bytes_max), files: many(spec.files_max) };
         let sandbox = Sandbox {
             args,
             env: spec.env.clone(),
             directory: ready.workspace.lend(),
+            disk: DiskBudget { max: disk_max, scan: ready.workspace.scan() },
             stdin: live.control().stdin.clone(),
             sink: logs::sink(&live.log),
             memory_bytes_max: spec.memory_bytes_max,

@@ -49,6 +49,8 @@ impl Supervisor {
             "--cpu-weight" => (Unit::Count, Some(limits.cpu_weight.into()), None),
             "--cpu-time" => time(limits.cpu_time.0),
             "--timeout" => time(limits.timeout.0),
+            "--disk" => bytes(limits.disk_bytes_max),
+            "--files" => count(limits.files_max),
             "--instances" => of(self.live(), count(limits.instances_max)),
             "--keep" => of(self.len() - self.live(), count(limits.ended_max)),
             "--keep-for" => time(limits.ended_for),

@@ -16,6 +16,8 @@ mod removing;
 mod scheduler;
 mod store;
 mod supervisor;
+#[cfg(unix)]
+mod usage;
 mod views;
 mod workspace;
 

@@ -46,10 +46,15 @@ fn not_ours(path: &Path) -> Error {
 }
 
 #[cfg(unix)]
+pub(super) use imp::{READ, entry};
+
+#[cfg(unix)]
 mod imp {
     use super::{Error, Path, not_ours};
     use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-    use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, fchmod, fstat, openat, renameat, statat, unlinkat};
+    use rustix::fs::{
+        AtFlags, Dir, DirEntry, FileType, Mode, OFlags, Stat, fchmod, fstat, openat, renameat, statat, unlinkat,
+    };
     use rustix::io::{Errno, Result};
     use rustix::path::Arg;
     use std::ffi::{CStr, CString, OsStr};
@@ -58,7 +63,8 @@ mod imp {
     /// Rounds without any progress after which an obstacle, or entries that keep appearing, end a removal.
     const ROUNDS_IDLE_MAX: u32 = 8;
     const NOFOLLOW: AtFlags = AtFlags::SYMLINK_NOFOLLOW;
-    const READ: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+    pub(in crate::daemon) const READ: OFlags =
+        OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
     /// Holds a file without reading it: that needs no permission on it, and wakes no device and no FIFO.
     #[cfg(target_os = "linux")]
     const HOLD: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -205,10 +211,13 @@ mod imp {
     }
 
     /// The next entry but `.` and `..`; `None` at the end.
-    fn next(dir: &mut Dir) -> Result<Option<(CString, FileType)>> {
+    pub(in crate::daemon) fn entry(dir: &mut Dir) -> Result<Option<DirEntry>> {
         let dots = |name: &CStr| name == c"." || name == c"..";
-        let found = dir.find(|entry| !entry.as_ref().is_ok_and(|entry| dots(entry.file_name()))).transpose()?;
-        Ok(found.map(|entry| (entry.file_name().to_owned(), entry.file_type())))
+        dir.find(|entry| !entry.as_ref().is_ok_and(|entry| dots(entry.file_name()))).transpose()
+    }
+
+    fn next(dir: &mut Dir) -> Result<Option<(CString, FileType)>> {
+        Ok(entry(dir)?.map(|entry| (entry.file_name().to_owned(), entry.file_type())))
     }
 
     /// The one directory opened by its path, and through links: the daemon chose it, and `/tmp` may be one.

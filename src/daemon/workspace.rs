@@ -2,6 +2,9 @@
 
 use crate::daemon::removal;
 use crate::daemon::store::{Change, Identity, Removal, Store};
+#[cfg(unix)]
+use crate::daemon::usage;
+use crate::engine::Scan;
 use crate::error::{Code, Error, Result};
 use crate::model::name::Name;
 use std::collections::HashMap;
@@ -26,7 +29,7 @@ pub(super) struct Workspace {
     /// Whether it was made just now.
     pub(super) made: bool,
     #[cfg(target_os = "linux")]
-    handle: rustix::fd::OwnedFd,
+    handle: Arc<rustix::fd::OwnedFd>,
     #[cfg(all(unix, not(target_os = "linux")))]
     path: PathBuf,
 }
@@ -44,6 +47,32 @@ impl Workspace {
         #[cfg(all(unix, not(target_os = "linux")))]
         {
             Some(self.path.clone())
+        }
+        #[cfg(not(unix))]
+        {
+            None
+        }
+    }
+}
+
+impl Workspace {
+    /// Counts what is in it. `None`: nothing is, for it was made just now.
+    pub(super) fn scan(&self) -> Option<Scan> {
+        if self.made {
+            return None;
+        }
+        #[cfg(target_os = "linux")]
+        {
+            let handle = Arc::clone(&self.handle);
+            Some(Box::new(move |unwanted| Ok(usage::count(&handle, unwanted)?)))
+        }
+        #[cfg(all(unix, not(target_os = "linux")))]
+        {
+            let path = self.path.clone();
+            Some(Box::new(move |unwanted| {
+                let top = rustix::fs::open(&path, removal::READ, rustix::fs::Mode::empty())?;
+                Ok(usage::count(&top, unwanted)?)
+            }))
         }
         #[cfg(not(unix))]
         {
@@ -218,6 +247,7 @@ impl Workspaces {
         if stat.st_uid != rustix::process::geteuid().as_raw() || stat.st_mode & 0o077 != 0 {
             return Err(not_ours(path));
         }
+        let handle = Arc::new(handle);
         Ok(Some((Workspace { made: false, handle }, Identity { device: stat.st_dev, inode: stat.st_ino })))
     }
 

@@ -2,12 +2,14 @@
 //!
 //! It knows nothing of sockets, names or the registry. Everything is blocking or a plain future; who runs it is `daemon/`'s choice.
 
+mod disk;
 mod program;
 mod run;
 mod sandbox;
 mod stdio;
 mod ticker;
 
+pub use disk::{DiskBudget, Scan, Usage};
 pub use program::{Needs, NotCompiled, Program};
 pub use run::run;
 pub use sandbox::{MemoryBudget, Sandbox};
@@ -16,6 +18,7 @@ pub use ticker::Paced;
 
 use crate::config::fixed;
 use crate::error::{Error, Result};
+use disk::Files;
 use sandbox::Host;
 use ticker::Ticker;
 use wasmtime::{Config, WasmBacktraceDetails, WasmFeatures};
@@ -92,7 +95,7 @@ impl Engine {
 
 fn module_linker(engine: &wasmtime::Engine) -> wasmtime::Result<wasmtime::Linker<Host>> {
     let mut linker = wasmtime::Linker::new(engine);
-    p1::add_to_linker_async(&mut linker, |host: &mut Host| host.wasi_p1())?;
+    p1::wasi_snapshot_preview1::add_to_linker(&mut linker, |host: &mut Host| host.wasi_p1())?;
     // wasmtime-wasi refuses statuses of 126 and above, which other hosts pass on; a process's status is its low eight bits
     // (WASI preview 1 `proc_exit`; exit(3)).
     linker.allow_shadowing(true);
@@ -105,6 +108,9 @@ fn module_linker(engine: &wasmtime::Engine) -> wasmtime::Result<wasmtime::Linker
 fn component_linker(engine: &wasmtime::Engine) -> wasmtime::Result<wasmtime::component::Linker<Host>> {
     let mut linker = wasmtime::component::Linker::new(engine);
     p2::add_to_linker_async(&mut linker)?;
+    // In the place of wasmtime-wasi's own, which knows no budget.
+    linker.allow_shadowing(true);
+    p2::bindings::filesystem::types::add_to_linker::<Host, Files>(&mut linker, Host::files)?;
     Ok(linker)
 }
 

@@ -17,7 +17,7 @@ pub struct Program {
 /// What an instance of a program may take of what all share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Needs {
-    /// Whether it can open files at all: without the import it never will.
+    /// Whether it can open or make files at all: without the imports it never will.
     pub files: bool,
     /// Memories, each with its reservation of addresses.
     pub memories: usize,
@@ -88,7 +88,7 @@ impl Engine {
             )
             .into());
         }
-        let files = module.imports().any(|i| i.name() == "path_open");
+        let files = module.imports().any(|i| i.name().starts_with("path_"));
         let needs = Needs { files, memories: memories(&module.resources_required())? };
         let pre = self.modules.instantiate_pre(&module).map_err(|e| reason(&e))?;
         Ok(Program { kind: Kind::Module(pre), needs })

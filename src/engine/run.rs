@@ -1,8 +1,9 @@
 //! The one function in which guest code executes.
 
+use super::disk::OverBudget;
 use super::program::Kind;
 use super::sandbox::{Host, Refused, World};
-use super::{Engine, Program, Sandbox};
+use super::{Engine, Program, Sandbox, Usage};
 use crate::config::fixed;
 use crate::model::instance::{Ended, ExitStatus};
 use bytesize::ByteSize;
@@ -16,13 +17,21 @@ use wasmtime_wasi::p2::bindings::CommandPre;
 /// # Cancel safety
 ///
 /// To drop the future is to end the guest, wherever it is: wasmtime unwinds its stack and the store goes with it.
-pub async fn run(engine: &Engine, program: &Program, sandbox: Sandbox) -> Ended {
+pub async fn run(engine: &Engine, program: &Program, mut sandbox: Sandbox) -> Ended {
     let memory_bytes_max = sandbox.memory_bytes_max;
     let world = match program.kind {
         Kind::Module(_) => World::Module,
         Kind::Component(_) => World::Component,
     };
-    let mut store = match sandbox.into_store(engine, world) {
+    let used = match program.needs().files {
+        true => sandbox.disk.used().await,
+        false => Ok(Usage::default()),
+    };
+    let used = match used {
+        Ok(used) => used,
+        Err(e) => return failed("io", format!("cannot see how much is in its directory: {e}")),
+    };
+    let mut store = match sandbox.into_store(engine, world, used) {
         Ok(store) => store,
         Err(e) => return failed("io", e.to_string()),
     };
@@ -30,9 +39,12 @@ pub async fn run(engine: &Engine, program: &Program, sandbox: Sandbox) -> Ended 
         Kind::Module(pre) => run_module(&mut store, pre).await,
         Kind::Component(pre) => run_component(&mut store, pre).await,
     };
+    // The next run begins with what is in the directory.
+    store.data_mut().written().await;
+    let refused = refusals(store.data(), memory_bytes_max);
     match result {
-        Ok(code) => exited(code),
-        Err(error) => ended_by(&error, store.data().refused(), store.data().was_entered(), memory_bytes_max),
+        Ok(code) => exited(code, refused),
+        Err(error) => ended_by(&error, refused, store.data().was_entered()),
     }
 }
 
@@ -49,8 +61,9 @@ async fn run_component(store: &mut Store<Host>, pre: &CommandPre<Host>) -> wasmt
     Ok(u8::from(command.wasi_cli_run().call_run(store).await?.is_err()))
 }
 
-fn exited(code: u8) -> Ended {
-    Ended::new(ExitStatus::Exited(code), "exit", None)
+/// A guest that fails after something was refused mostly fails for that.
+fn exited(code: u8, refused: Option<String>) -> Ended {
+    Ended::new(ExitStatus::Exited(code), "exit", refused.filter(|_| code != 0))
 }
 
 fn failed(reason: &str, message: String) -> Ended {
@@ -58,13 +71,12 @@ fn failed(reason: &str, message: String) -> Ended {
 }
 
 /// What an error out of wasmtime means for the run.
-fn ended_by(error: &wasmtime::Error, refused: Option<Refused>, entered: bool, memory_bytes_max: usize) -> Ended {
+fn ended_by(error: &wasmtime::Error, refused: Option<String>, entered: bool) -> Ended {
     if let Some(exit) = error.downcast_ref::<I32Exit>() {
         // Both worlds hand out the low eight bits.
-        return exited(u8::try_from(exit.0 & 0xff).expect("eight bits fit a byte"));
+        return exited(u8::try_from(exit.0 & 0xff).expect("eight bits fit a byte"), refused);
     }
     let trap = error.downcast_ref::<Trap>();
-    let refused = refused.map(|r| refusal(r, memory_bytes_max));
     let mut message = match trap {
         Some(trap) => trap.to_string().trim_start_matches("wasm trap: ").to_owned(),
         None => error.root_cause().to_string(),
@@ -83,6 +95,21 @@ fn ended_by(error: &wasmtime::Error, refused: Option<Refused>, entered: bool, me
             let kind = trap.map_or("host-call", |t| trap_word(*t));
             Ended::new(ExitStatus::Trapped, format!("trap:{kind}"), Some(message))
         }
+    }
+}
+
+/// What the guest was last refused of memory and of disk.
+fn refusals(host: &Host, memory_bytes_max: usize) -> Option<String> {
+    let memory = host.refused().map(|refused| refusal(refused, memory_bytes_max));
+    let disk = host.disk_refused().map(|(over, max)| match over {
+        OverBudget::Bytes(wanted) => {
+            format!("it was refused {} of disk; its limit is {} (--disk)", ByteSize(wanted), ByteSize(max.bytes))
+        }
+        OverBudget::Files(wanted) => format!("it was refused {wanted} files; its limit is {} (--files)", max.files),
+    });
+    match (memory, disk) {
+        (Some(memory), Some(disk)) => Some(format!("{memory}; {disk}")),
+        (memory, disk) => memory.or(disk),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What one guest may touch, and the one way to build a store for it.
 
 use super::Engine;
+use super::disk::{Disk, DiskBudget, Fs, OverBudget, P1, Usage};
 use super::stdio::{Sink, StdinPipe, Stdout};
 use crate::config::fixed;
 use crate::error::{Error, Result};
@@ -10,7 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use wasmtime::component::ResourceTable;
 use wasmtime::{ResourceLimiter, Store, UpdateDeadline};
-use wasmtime_wasi::p1::WasiP1Ctx;
+use wasmtime_wasi::filesystem::WasiFilesystemView;
+use wasmtime_wasi::p2::DynOutputStream;
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 /// Everything that is lent to one run. What is not in here, the guest does not have.
@@ -22,6 +24,8 @@ pub struct Sandbox {
     /// The directory lent as `/`: a path that leads to the verified directory and to nothing else (`/proc/self/fd/N` on
     /// Linux). It is opened once, while the store is built. `None`: no directory at all.
     pub directory: Option<PathBuf>,
+    /// What there may be in it.
+    pub disk: DiskBudget,
     /// Standard input; `None` is closed.
     pub stdin: Option<StdinPipe>,
     /// Where standard output and standard error go.
@@ -133,20 +137,56 @@ pub(super) struct Host {
 }
 
 enum Wasi {
-    P1(WasiP1Ctx),
-    P2(WasiCtx, ResourceTable),
+    P1(P1),
+    P2 { p2: P2, disk: Disk },
+}
+
+struct P2 {
+    ctx: WasiCtx,
+    table: ResourceTable,
+}
+
+impl WasiView for P2 {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.ctx, table: &mut self.table }
+    }
 }
 
 impl Host {
-    pub(super) fn wasi_p1(&mut self) -> &mut WasiP1Ctx {
+    pub(super) fn wasi_p1(&mut self) -> &mut P1 {
         match &mut self.wasi {
-            Wasi::P1(ctx) => ctx,
-            Wasi::P2(..) => unreachable!("a core module is run in a store that was built for one"),
+            Wasi::P1(p1) => p1,
+            Wasi::P2 { .. } => unreachable!("a core module is run in a store that was built for one"),
+        }
+    }
+
+    /// The file system of a component.
+    pub(super) fn files(&mut self) -> Fs<'_> {
+        match &mut self.wasi {
+            Wasi::P2 { p2, disk } => Fs { view: p2.filesystem(), disk },
+            Wasi::P1(_) => unreachable!("a component is run in a store that was built for one"),
         }
     }
 
     pub(super) fn refused(&self) -> Option<Refused> {
         self.memory.refused
+    }
+
+    /// What the disk budget last refused, and that budget.
+    pub(super) fn disk_refused(&self) -> Option<(OverBudget, Usage)> {
+        match &self.wasi {
+            Wasi::P1(p1) => p1.disk.refused(),
+            Wasi::P2 { disk, .. } => disk.refused(),
+        }
+    }
+
+    /// Returns when nothing is written any more that the guest began and did not wait for.
+    pub(super) async fn written(&mut self) {
+        for entry in self.ctx().table.iter_mut() {
+            if let Some(stream) = (entry as &mut dyn std::any::Any).downcast_mut::<DynOutputStream>() {
+                stream.cancel().await;
+            }
+        }
     }
 
     /// Guest code is being executed; whoever wants to know is told the first time.
@@ -164,8 +204,8 @@ impl Host {
 impl WasiView for Host {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         match &mut self.wasi {
-            Wasi::P1(ctx) => ctx.ctx(),
-            Wasi::P2(ctx, table) => WasiCtxView { ctx, table },
+            Wasi::P1(p1) => p1.ctx().ctx(),
+            Wasi::P2 { p2, .. } => p2.ctx(),
         }
     }
 }
@@ -178,12 +218,12 @@ pub(super) enum World {
 }
 
 impl Sandbox {
-    /// Builds the store. Limits, deadline and the pre-emption at each tick are set before any guest code can run.
+    /// Builds the store. `used` is what is in the directory. Limits, deadline and the pre-emption at each tick are set before any guest code can run.
     ///
     /// # Errors
     ///
     /// [`Error::Io`] if the directory cannot be opened.
-    pub(super) fn into_store(self, engine: &Engine, world: World) -> Result<Store<Host>> {
+    pub(super) fn into_store(self, engine: &Engine, world: World, used: Usage) -> Result<Store<Host>> {
         let mut builder = WasiCtxBuilder::new();
         builder
             .args(&self.args)
@@ -199,16 +239,14 @@ impl Sandbox {
                 .preopened_dir(directory, "/", FsPerms::ReadWrite)
                 .map_err(|e| Error::io("the directory of the instance cannot be opened", &e))?;
         }
-        let mut wasi = match world {
-            World::Module => Wasi::P1(builder.build_p1()),
-            World::Component => Wasi::P2(builder.build(), ResourceTable::new()),
+        let disk = Disk::new(used, self.disk.max);
+        let wasi = match world {
+            World::Module => Wasi::P1(P1::new(builder.build_p1(), disk)),
+            World::Component => Wasi::P2 { p2: P2 { ctx: builder.build(), table: ResourceTable::new() }, disk },
         };
-        match &mut wasi {
-            Wasi::P1(ctx) => ctx.ctx().table.set_max_capacity(self.handles_max),
-            Wasi::P2(_, table) => table.set_max_capacity(self.handles_max),
-        }
         let memory = Memory { used: 0, max: self.memory_bytes_max, total: self.memory_total, refused: None };
         let mut store = Store::new(&engine.engine, Host { wasi, memory, on_enter: Some(self.on_enter) });
+        store.data_mut().ctx().table.set_max_capacity(self.handles_max);
         store.limiter(|host| &mut host.memory);
         store.set_hostcall_fuel(self.hostcall_bytes_max);
         store.set_epoch_deadline(1);
@@ -243,6 +281,7 @@ pub(super) mod tests {
             args: vec!["test".into()],
             env: vec![],
             directory: Some(std::env::temp_dir()),
+            disk: DiskBudget { max: Usage { bytes: 1 << 20, files: 10 }, scan: None },
             stdin: None,
             sink: Arc::new(Nowhere),
             memory_bytes_max: 1 << 20,

@@ -104,6 +104,11 @@ impl Default for Share {
     }
 }
 
+/// Bytes that an instance may have in its directory, unless the daemon or the run says otherwise.
+pub const DISK_BYTES_DEFAULT: usize = 256 << 20;
+/// Files that an instance may have there.
+pub const FILES_DEFAULT: usize = 10_000;
+
 /// Everything a run is given. Environment values stay in here: they never enter a record, an event or a log.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RunSpec {
@@ -121,6 +126,10 @@ pub struct RunSpec {
     pub stdin: bool,
     /// All memories and tables together, in bytes.
     pub memory_bytes_max: usize,
+    /// Files and links in its directory, in bytes.
+    pub disk_bytes_max: usize,
+    /// Names in its directory: of files, links and directories.
+    pub files_max: usize,
     /// Wall time of each run, from the entry into guest code.
     pub timeout: Option<Duration>,
     /// CPU time of each run.
@@ -148,6 +157,8 @@ impl RunSpec {
             env: self.env.iter().map(|(key, _)| key.clone()).collect(),
             directory: directory.to_owned(),
             memory_bytes_max: self.memory_bytes_max,
+            disk_bytes_max: self.disk_bytes_max,
+            files_max: self.files_max,
             timeout_ms: self.timeout.map(milliseconds),
             cpu_time_ms: self.cpu_time.map(milliseconds),
             share: self.share,
@@ -170,6 +181,8 @@ impl RunSpec {
             env,
             stdin: false,
             memory_bytes_max: launch.memory_bytes_max,
+            disk_bytes_max: launch.disk_bytes_max,
+            files_max: launch.files_max,
             timeout: launch.timeout_ms.map(Duration::from_millis),
             cpu_time: launch.cpu_time_ms.map(Duration::from_millis),
             share: launch.share,
@@ -377,6 +390,12 @@ pub struct Launch {
     pub directory: String,
     /// All memories and tables together, in bytes.
     pub memory_bytes_max: usize,
+    /// Files and links in its directory, in bytes.
+    #[serde(default = "disk_bytes_default")]
+    pub disk_bytes_max: usize,
+    /// Names in its directory.
+    #[serde(default = "files_default")]
+    pub files_max: usize,
     /// Wall time allowed to each run, in milliseconds.
     pub timeout_ms: Option<u64>,
     /// CPU time allowed to each run, in milliseconds.
@@ -400,6 +419,15 @@ pub struct Launch {
     /// Whether `digest` is what was asked for, whatever the name leads to.
     #[serde(default)]
     pub pinned: bool,
+}
+
+/// For what was written down before there was a budget.
+fn disk_bytes_default() -> usize {
+    DISK_BYTES_DEFAULT
+}
+
+fn files_default() -> usize {
+    FILES_DEFAULT
 }
 
 /// Identity of an instance over all its runs, in order of creation.

@@ -5,7 +5,6 @@
 use crate::error::{Code, Error};
 use crate::model::escape;
 use crate::model::event::EventView;
-use crate::model::filter::Labels;
 use crate::model::instance::LogTime;
 use crate::model::limit::LimitView;
 use crate::model::name::Name;

@@ -272,6 +272,18 @@ pub fn parse_size(s: &str) -> Result<usize, String> {
     usize::try_from(bytes).map_err(|_| bad())
 }
 
+/// Parses a number from 1 to `MAX`.
+///
+/// # Errors
+///
+/// One line that says what is wanted.
+pub fn parse_count<const MAX: usize>(s: &str) -> Result<usize, String> {
+    match s.parse::<usize>() {
+        Ok(n) if (1..=MAX).contains(&n) => Ok(n),
+        _ => Err(format!("a number from 1 to {MAX} is wanted")),
+    }
+}
+
 /// Parses `30s`, `1m 30s`, `250ms`, or a number of seconds.
 ///
 /// # Errors

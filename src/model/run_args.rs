@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::model::escape;
-use crate::model::request::{parse_duration, parse_size};
+use crate::model::request::{parse_count, parse_duration, parse_size};
 use crate::model::restart::RestartPolicy;
 use clap::Args;
 use std::time::Duration;
@@ -31,6 +31,12 @@ pub struct RunArgs {
     /// Limit of all memories and tables together, e.g. 64m [default: 256m, or what the daemon was given]
     #[arg(short, long, value_name = "SIZE", value_parser = parse_size)]
     pub memory: Option<usize>,
+    /// Limit of all files in its directory together, e.g. 64m [default: 256m, or what the daemon was given]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub disk: Option<usize>,
+    /// Limit of files, links and directories in its directory [default: 10000, or what the daemon was given]
+    #[arg(long, value_name = "N", value_parser = parse_count::<1_000_000_000>)]
+    pub files: Option<usize>,
     /// The most that it may use of the processors, e.g. 0.25 for a quarter of one [default: no limit]
     #[arg(long, value_name = "N", value_parser = parse_cpus)]
     pub cpus: Option<u32>,
@@ -131,6 +137,8 @@ impl RunArgs {
         self.env.iter().for_each(|v| option("env", v));
         self.env_file.iter().for_each(|v| option("env-file", v));
         self.memory.iter().for_each(|v| option("memory", &v.to_string()));
+        self.disk.iter().for_each(|v| option("disk", &v.to_string()));
+        self.files.iter().for_each(|v| option("files", &v.to_string()));
         self.cpus.iter().for_each(|v| option("cpus", &format!("{}.{:03}", v / 1000, v % 1000)));
         self.cpu_weight.iter().for_each(|v| option("cpu-weight", &v.to_string()));
         self.cpu_time.iter().for_each(|v| option("cpu-time", &format!("{}ns", v.as_nanos())));
@@ -182,6 +190,7 @@ mod tests {
                 timeout: timeout.map(Duration::from_nanos),
                 cpu_time: timeout.map(|t| Duration::from_nanos(t / 2)),
                 cpus, cpu_weight,
+                disk: memory, files: memory.map(|n| n % 1_000_000_000 + 1),
                 label, rm,
                 restart: (!rm).then_some(RestartPolicy::OnFailure { retries_max: retries }),
                 command: [vec![module], args].concat(),

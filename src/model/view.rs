@@ -48,6 +48,10 @@ pub struct InstanceView {
     pub directory: String,
     /// All memories and tables together, in bytes.
     pub memory_bytes_max: usize,
+    /// Files and links in its directory, in bytes.
+    pub disk_bytes_max: usize,
+    /// Names in its directory.
+    pub files_max: usize,
     /// Wall time allowed, in milliseconds.
     pub timeout_ms: Option<u64>,
     /// CPU time allowed, in milliseconds.
@@ -87,6 +91,8 @@ impl InstanceView {
             env: launch.env.clone(),
             directory: launch.directory.clone(),
             memory_bytes_max: launch.memory_bytes_max,
+            disk_bytes_max: launch.disk_bytes_max,
+            files_max: launch.files_max,
             timeout_ms: launch.timeout_ms,
             cpu_time_ms: launch.cpu_time_ms,
             share: launch.share,

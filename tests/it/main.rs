@@ -11,6 +11,8 @@ mod attached;
 mod bad_input;
 mod cli;
 mod clients;
+#[cfg(unix)]
+mod disk;
 mod events;
 mod examples;
 mod fair;

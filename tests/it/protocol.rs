@@ -227,6 +227,8 @@ async fn new_work_is_refused_while_the_daemon_ends() {
         env: vec![],
         stdin: false,
         memory_bytes_max: 1 << 20,
+        disk_bytes_max: 1 << 20,
+        files_max: 10,
         timeout: None,
         cpu_time: None,
         share: Share::default(),

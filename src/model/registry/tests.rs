@@ -26,6 +26,8 @@ fn launch_with(module: &str, restart: RestartPolicy) -> Arc<Launch> {
         memory_bytes_max: 1 << 20,
         cpu_time_ms: None,
         share: Share::default(),
+        disk_bytes_max: 1 << 20,
+        files_max: 10,
         timeout_ms: None,
         restart,
         remove: false,

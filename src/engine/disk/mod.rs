@@ -1,0 +1,208 @@
+//! The disk budget of an instance: bytes and files in its directory, held where the guest writes.
+//!
+//! Both worlds' calls come through here before they reach wasmtime-wasi: growth is charged before the call, and after it
+//! the account is set to what the file really is. So the budget is never overrun, whatever comes of a call.
+//! ```text
+//! preview 1 ─► p1 ──(write, append)──────────┐
+//!               └──(paths, sizes)─► p2 ──────┼─► Pin, Disk ─► account
+//! preview 2 ──────────────────────► p2 ─► stream ┘
+//! ```
+//!
+//! What others do in the directory is not charged until the next run looks at it; they are not guests.
+
+mod account;
+mod p1;
+mod p2;
+mod stream;
+#[cfg(test)]
+#[cfg(unix)]
+mod tests;
+
+pub(super) use account::OverBudget;
+pub use account::Usage;
+pub(super) use p1::P1;
+pub(super) use p2::{Files, Fs};
+
+use account::{Account, Key};
+use std::collections::HashMap;
+use std::fs::File;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio_util::sync::CancellationToken;
+
+/// What a run may have in its directory.
+pub struct DiskBudget {
+    /// The most that there may be.
+    pub max: Usage,
+    /// Looks what is there, once, before guest code; blocks on the disk. `None`: the directory is empty.
+    pub scan: Option<Scan>,
+}
+
+/// Counts what is in a directory. Cancelled, it may end early with whatever result.
+pub type Scan = Box<dyn FnOnce(&CancellationToken) -> std::io::Result<Usage> + Send>;
+
+impl DiskBudget {
+    /// What is in the directory now.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: the scan is told that nobody waits for it.
+    pub(super) async fn used(&mut self) -> std::io::Result<Usage> {
+        let Some(scan) = self.scan.take() else { return Ok(Usage::default()) };
+        let unwanted = CancellationToken::new();
+        let _dropped = unwanted.clone().drop_guard();
+        tokio::task::spawn_blocking(move || scan(&unwanted)).await.unwrap_or_else(|e| Err(std::io::Error::other(e)))
+    }
+}
+
+/// The account of one store, and which of its handles lead to which file.
+pub(super) struct Disk {
+    account: Shared,
+    /// By the handle's number in the resource table. Only regular files: nothing else can grow.
+    open: HashMap<u32, Pin>,
+}
+
+/// Streams write while the guest goes on.
+#[derive(Debug, Clone)]
+struct Shared(Arc<Mutex<Account>>);
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Account> {
+        // Numbers that no statement leaves half changed.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Disk {
+    pub(super) fn new(used: Usage, max: Usage) -> Disk {
+        Disk { account: Shared(Arc::new(Mutex::new(Account::new(used, max)))), open: HashMap::new() }
+    }
+
+    /// What was last refused, and the limits.
+    pub(super) fn refused(&self) -> Option<(OverBudget, Usage)> {
+        let account = self.account.lock();
+        account.refused().map(|over| (over, account.max()))
+    }
+
+    /// A file was opened, as this handle.
+    fn opened(&mut self, handle: u32, file: &Arc<File>) -> std::io::Result<()> {
+        if let Some(pin) = Pin::new(&self.account, file)? {
+            self.open.insert(handle, pin);
+        }
+        Ok(())
+    }
+
+    fn closed(&mut self, handle: u32) {
+        self.open.remove(&handle);
+    }
+
+    /// The name that led to `target` is gone.
+    fn unnamed(&self, target: &Target) {
+        let mut account = self.account.lock();
+        match target {
+            Target::Shared => account.give_back(Usage { bytes: 0, files: 1 }),
+            // With its last handle it goes.
+            Target::File { key: Some(key), .. } if account.is_open(Some(*key)) => {}
+            Target::File { bytes, .. } => account.give_back(Usage { bytes: *bytes, files: 1 }),
+        }
+    }
+}
+
+/// What a name leads to.
+#[derive(Debug)]
+enum Target {
+    /// A directory, or a file with other names: only the name goes.
+    Shared,
+    /// Its last name. The key is `None` if there is no open file that it could be.
+    File { key: Option<Key>, bytes: u64 },
+}
+
+/// A handle on a regular file, as the account knows it. Closed when it is dropped.
+#[derive(Debug)]
+struct Pin {
+    account: Shared,
+    key: Key,
+    file: Arc<File>,
+}
+
+impl Pin {
+    /// `None` for what is not a regular file. Here and below, `fstat` of an open file takes a fraction of a microsecond, and
+    /// a hop to a thread that may block ten of them.
+    fn new(account: &Shared, file: &Arc<File>) -> std::io::Result<Option<Pin>> {
+        let meta = file.metadata()?;
+        if !meta.is_file() {
+            return Ok(None);
+        }
+        let key = key(&meta);
+        account.lock().opened(key, meta.len());
+        Ok(Some(Pin { account: account.clone(), key, file: Arc::clone(file) }))
+    }
+
+    fn again(&self) -> std::io::Result<Pin> {
+        let bytes = self.file.metadata()?.len();
+        self.account.lock().opened(self.key, bytes);
+        Ok(Pin { account: self.account.clone(), key: self.key, file: Arc::clone(&self.file) })
+    }
+
+    /// Charges a size that the file is about to have. [`Pin::changed`] has to follow, unless it is refused.
+    fn change(&self, size: u64) -> Result<(), OverBudget> {
+        self.account.lock().change(self.key, size)
+    }
+
+    /// Charges a write, at an offset or (`None`) at the end. [`Pin::changed`] has to follow, unless it is refused.
+    fn write(&self, at: Option<u64>, bytes: u64) -> Result<(), OverBudget> {
+        match at {
+            // Writes nothing, wherever that is.
+            _ if bytes == 0 => self.change(0),
+            Some(at) => self.change(at.saturating_add(bytes)),
+            None => self.account.lock().append(self.key, bytes),
+        }
+    }
+
+    /// Sets the account right after a change, or what was to be one.
+    fn changed(&self) {
+        let mut account = self.account.lock();
+        match self.file.metadata() {
+            Ok(meta) => account.changed(self.key, meta.len()),
+            // `fstat` of an open file fails if the file system does; what was charged stays charged.
+            Err(_) => account.unknown(self.key),
+        }
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        let nameless = self.file.metadata().is_ok_and(|meta| links(&meta) == 0);
+        self.account.lock().closed(self.key, nameless);
+    }
+}
+
+/// The same number as wasmtime-wasi's `metadata-hash` of the file (its lower half), which is all that it tells of a path.
+/// Two files of one directory share a number with a chance of one in 2^64; then the smaller one would not be charged.
+#[cfg(unix)]
+fn key(meta: &std::fs::Metadata) -> Key {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    use std::os::unix::fs::MetadataExt;
+    let mut hasher = DefaultHasher::new();
+    (meta.dev(), meta.ino()).hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(unix)]
+fn links(meta: &std::fs::Metadata) -> u64 {
+    std::os::unix::fs::MetadataExt::nlink(meta)
+}
+
+/// No guest gets a directory there yet.
+#[cfg(not(unix))]
+fn key(_: &std::fs::Metadata) -> Key {
+    0
+}
+
+#[cfg(not(unix))]
+fn links(_: &std::fs::Metadata) -> u64 {
+    1
+}

@@ -1,0 +1,330 @@
+//! `wasi:filesystem/types` with an account: wasmtime-wasi's implementation, and before and after what it does, the budget.
+//!
+//! Preview 1 comes here too for everything that has a path. One guest makes one call at a time, so nothing of its own
+//! comes between a look at a path and the call that it is for; who else changes the directory can make the account wrong.
+
+use super::{Disk, OverBudget, Pin, Target, Usage, stream};
+use wasmtime::component::{HasData, Resource};
+use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystemCtxView};
+use wasmtime_wasi::p2::bindings::filesystem::types::{
+    Advice, DescriptorFlags, DescriptorStat, DescriptorType, DirectoryEntry, DirectoryEntryStream, ErrorCode, Host,
+    HostDescriptor, HostDirectoryEntryStream, MetadataHashValue, NewTimestamp, OpenFlags, PathFlags,
+};
+use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, FsError, FsResult};
+
+type Fd = Resource<Descriptor>;
+
+pub(super) const NAME: Usage = Usage { bytes: 0, files: 1 };
+
+impl From<OverBudget> for FsError {
+    fn from(_: OverBudget) -> FsError {
+        ErrorCode::Quota.into()
+    }
+}
+
+/// What opening may change. Whether it made the file, and how long that was before it was cut off, cannot be told
+/// afterwards; so it is first opened as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Changes {
+    Nothing,
+    /// It makes a file, or fails.
+    New,
+    Perhaps,
+}
+
+impl Changes {
+    pub(super) fn of(creates: bool, truncates: bool, exclusive: bool, directory: bool) -> Changes {
+        match (creates, truncates) {
+            // With the others `directory` is refused.
+            _ if directory => Changes::Nothing,
+            (false, false) => Changes::Nothing,
+            (true, _) if exclusive => Changes::New,
+            _ => Changes::Perhaps,
+        }
+    }
+}
+
+/// Says to the linker what the interface is called with.
+pub(in crate::engine) struct Files;
+
+impl HasData for Files {
+    type Data<'a> = Fs<'a>;
+}
+
+/// A store's file system, for one call.
+pub(in crate::engine) struct Fs<'a> {
+    pub(in crate::engine) view: WasiFilesystemCtxView<'a>,
+    pub(in crate::engine) disk: &'a mut Disk,
+}
+
+fn again(fd: &Fd) -> Fd {
+    Resource::new_borrow(fd.rep())
+}
+
+impl Fs<'_> {
+    pub(super) fn take(&self, what: Usage) -> FsResult<()> {
+        Ok(self.disk.account.lock().take(what)?)
+    }
+
+    /// Gives back what was charged for something that then was not made.
+    pub(super) fn made<T, E>(&self, what: Usage, made: Result<T, E>) -> Result<T, E> {
+        made.inspect_err(|_| self.disk.account.lock().give_back(what))
+    }
+
+    /// What would lose this name. `None`: there is nothing, or nothing that may be seen.
+    async fn look(&mut self, dir: &Fd, path: &str) -> Option<Target> {
+        let nofollow = PathFlags::empty();
+        let stat = self.view.stat_at(again(dir), nofollow, path.to_owned()).await.ok()?;
+        if stat.type_ == DescriptorType::Directory || stat.link_count > 1 {
+            return Some(Target::Shared);
+        }
+        let mut key = None;
+        if stat.type_ == DescriptorType::RegularFile && self.disk.account.lock().is_open(None) {
+            key = Some(self.view.metadata_hash_at(again(dir), nofollow, path.to_owned()).await.ok()?.lower);
+        }
+        Some(Target::File { key, bytes: stat.size })
+    }
+
+    /// Opens, and begins to account for what was opened.
+    async fn open(
+        &mut self,
+        dir: &Fd,
+        path_flags: PathFlags,
+        path: &str,
+        open_flags: OpenFlags,
+        flags: DescriptorFlags,
+    ) -> FsResult<Fd> {
+        let opened = self.view.open_at(again(dir), path_flags, path.to_owned(), open_flags, flags).await?;
+        match self.opened(&opened) {
+            Ok(()) => Ok(opened),
+            Err(e) => {
+                HostDescriptor::drop(self, opened).map_err(FsError::trap)?;
+                Err(e)
+            }
+        }
+    }
+
+    /// Begins to account for a descriptor.
+    pub(super) fn opened(&mut self, fd: &Fd) -> FsResult<()> {
+        if let Descriptor::File(file) = self.view.table.get(fd)? {
+            self.disk.opened(fd.rep(), &file.file)?;
+        }
+        Ok(())
+    }
+
+    /// `path` opened if there is something: as `flags` would open it, but neither made nor cut off.
+    async fn open_as_it_is(
+        &mut self,
+        dir: &Fd,
+        path_flags: PathFlags,
+        path: &str,
+        flags: DescriptorFlags,
+    ) -> FsResult<Fd> {
+        // wasmtime-wasi opens for writing what it may create or truncate, and for reading what is not said to be written.
+        let read_too = if flags.contains(DescriptorFlags::WRITE) { flags } else { flags | DescriptorFlags::READ };
+        self.open(dir, path_flags, path, OpenFlags::empty(), read_too | DescriptorFlags::WRITE).await
+    }
+
+    /// A file, made and open.
+    async fn create(
+        &mut self,
+        dir: &Fd,
+        path_flags: PathFlags,
+        path: &str,
+        open_flags: OpenFlags,
+        flags: DescriptorFlags,
+    ) -> FsResult<Fd> {
+        self.take(NAME)?;
+        let opened = self.open(dir, path_flags, path, open_flags, flags).await;
+        self.made(NAME, opened)
+    }
+
+    /// Truncates what was opened. What is not in the account is no regular file, and then nothing happens (open(2)).
+    pub(super) async fn cut_off(&mut self, fd: &Fd) -> FsResult<()> {
+        if !self.disk.open.contains_key(&fd.rep()) {
+            return Ok(());
+        }
+        self.set_size(again(fd), 0).await
+    }
+
+    /// Puts a stream of ours in the place of wasmtime-wasi's, so that growth is charged before it goes on.
+    fn output(
+        &mut self,
+        fd: &Fd,
+        inner: Resource<DynOutputStream>,
+        at: Option<u64>,
+    ) -> FsResult<Resource<DynOutputStream>> {
+        let Some(pin) = self.disk.open.get(&fd.rep()).map(Pin::again).transpose()? else { return Ok(inner) };
+        let inner = self.view.table.delete(inner)?;
+        Ok(self.view.table.push(Box::new(stream::Output::new(inner, pin, at)) as DynOutputStream)?)
+    }
+}
+
+impl Host for Fs<'_> {
+    fn convert_error_code(&mut self, err: FsError) -> wasmtime::Result<ErrorCode> {
+        self.view.convert_error_code(err)
+    }
+
+    fn filesystem_error_code(&mut self, err: Resource<wasmtime::Error>) -> wasmtime::Result<Option<ErrorCode>> {
+        if self.view.table.get(&err)?.is::<OverBudget>() {
+            return Ok(Some(ErrorCode::Quota));
+        }
+        self.view.filesystem_error_code(err)
+    }
+}
+
+/// What changes neither sizes nor names.
+macro_rules! as_it_is {
+    ($(async fn $name:ident($($arg:ident: $type:ty),*) -> $result:ty;)*) => {
+        $(async fn $name(&mut self, $($arg: $type),*) -> $result {
+            self.view.$name($($arg),*).await
+        })*
+    };
+}
+
+impl HostDescriptor for Fs<'_> {
+    as_it_is! {
+        async fn advise(fd: Fd, offset: u64, len: u64, advice: Advice) -> FsResult<()>;
+        async fn sync_data(fd: Fd) -> FsResult<()>;
+        async fn get_flags(fd: Fd) -> FsResult<DescriptorFlags>;
+        async fn get_type(fd: Fd) -> FsResult<DescriptorType>;
+        async fn set_times(fd: Fd, access: NewTimestamp, modification: NewTimestamp) -> FsResult<()>;
+        async fn read(fd: Fd, len: u64, offset: u64) -> FsResult<(Vec<u8>, bool)>;
+        async fn read_directory(fd: Fd) -> FsResult<Resource<DirectoryEntryStream>>;
+        async fn sync(fd: Fd) -> FsResult<()>;
+        async fn stat(fd: Fd) -> FsResult<DescriptorStat>;
+        async fn stat_at(fd: Fd, path_flags: PathFlags, path: String) -> FsResult<DescriptorStat>;
+        async fn set_times_at(
+            fd: Fd, path_flags: PathFlags, path: String, access: NewTimestamp, modification: NewTimestamp
+        ) -> FsResult<()>;
+        async fn readlink_at(fd: Fd, path: String) -> FsResult<String>;
+        async fn is_same_object(fd: Fd, other: Fd) -> wasmtime::Result<bool>;
+        async fn metadata_hash(fd: Fd) -> FsResult<MetadataHashValue>;
+        async fn metadata_hash_at(fd: Fd, path_flags: PathFlags, path: String) -> FsResult<MetadataHashValue>;
+    }
+
+    async fn set_size(&mut self, fd: Fd, size: u64) -> FsResult<()> {
+        let Some(pin) = self.disk.open.get(&fd.rep()) else { return self.view.set_size(fd, size).await };
+        pin.change(size)?;
+        let set = self.view.set_size(fd, size).await;
+        pin.changed();
+        set
+    }
+
+    async fn write(&mut self, fd: Fd, buf: Vec<u8>, offset: u64) -> FsResult<u64> {
+        let Some(pin) = self.disk.open.get(&fd.rep()) else { return self.view.write(fd, buf, offset).await };
+        pin.write(Some(offset), u64::try_from(buf.len()).unwrap_or(u64::MAX))?;
+        let written = self.view.write(fd, buf, offset).await;
+        pin.changed();
+        written
+    }
+
+    async fn create_directory_at(&mut self, fd: Fd, path: String) -> FsResult<()> {
+        self.take(NAME)?;
+        let made = self.view.create_directory_at(fd, path).await;
+        self.made(NAME, made)
+    }
+
+    async fn link_at(&mut self, fd: Fd, flags: PathFlags, from: String, new_fd: Fd, to: String) -> FsResult<()> {
+        self.take(NAME)?;
+        let made = self.view.link_at(fd, flags, from, new_fd, to).await;
+        self.made(NAME, made)
+    }
+
+    async fn symlink_at(&mut self, fd: Fd, target: String, path: String) -> FsResult<()> {
+        let link = Usage { bytes: u64::try_from(target.len()).unwrap_or(u64::MAX), files: 1 };
+        self.take(link)?;
+        let made = self.view.symlink_at(fd, target, path).await;
+        self.made(link, made)
+    }
+
+    async fn open_at(
+        &mut self,
+        fd: Fd,
+        path_flags: PathFlags,
+        path: String,
+        open_flags: OpenFlags,
+        flags: DescriptorFlags,
+    ) -> FsResult<Fd> {
+        let has = |flag| open_flags.contains(flag);
+        let (creates, truncates) = (has(OpenFlags::CREATE), has(OpenFlags::TRUNCATE));
+        let opened = match Changes::of(creates, truncates, has(OpenFlags::EXCLUSIVE), has(OpenFlags::DIRECTORY)) {
+            Changes::Nothing => return self.open(&fd, path_flags, &path, open_flags, flags).await,
+            Changes::New => return self.create(&fd, path_flags, &path, open_flags, flags).await,
+            Changes::Perhaps => match self.open_as_it_is(&fd, path_flags, &path, flags).await {
+                Err(e) if creates && e.downcast_ref() == Some(&ErrorCode::NoEntry) => {
+                    return self.create(&fd, path_flags, &path, open_flags, flags).await;
+                }
+                opened => opened?,
+            },
+        };
+        if truncates && let Err(e) = self.cut_off(&opened).await {
+            HostDescriptor::drop(self, opened).map_err(FsError::trap)?;
+            return Err(e);
+        }
+        Ok(opened)
+    }
+
+    fn drop(&mut self, fd: Fd) -> wasmtime::Result<()> {
+        let handle = fd.rep();
+        HostDescriptor::drop(&mut self.view, fd)?;
+        self.disk.closed(handle);
+        Ok(())
+    }
+
+    async fn remove_directory_at(&mut self, fd: Fd, path: String) -> FsResult<()> {
+        self.view.remove_directory_at(fd, path).await?;
+        self.disk.unnamed(&Target::Shared);
+        Ok(())
+    }
+
+    async fn unlink_file_at(&mut self, fd: Fd, path: String) -> FsResult<()> {
+        let target = self.look(&fd, &path).await;
+        self.view.unlink_file_at(fd, path).await?;
+        if let Some(target) = target {
+            self.disk.unnamed(&target);
+        }
+        Ok(())
+    }
+
+    async fn rename_at(&mut self, fd: Fd, from: String, new_fd: Fd, to: String) -> FsResult<()> {
+        let target = self.look(&new_fd, &to).await;
+        let (old_fd, old_path) = (again(&fd), from.clone());
+        self.view.rename_at(fd, from, new_fd, to).await?;
+        // Two names of one file: then rename(2) does nothing, and both stay.
+        if let Some(target) = target
+            && self.look(&old_fd, &old_path).await.is_none()
+        {
+            self.disk.unnamed(&target);
+        }
+        Ok(())
+    }
+
+    fn read_via_stream(&mut self, fd: Fd, offset: u64) -> FsResult<Resource<DynInputStream>> {
+        let pin = self.disk.open.get(&fd.rep()).map(Pin::again).transpose()?;
+        let stream = self.view.read_via_stream(fd, offset)?;
+        let Some(pin) = pin else { return Ok(stream) };
+        let inner = self.view.table.delete(stream)?;
+        Ok(self.view.table.push(Box::new(stream::Input::new(inner, pin)) as DynInputStream)?)
+    }
+
+    fn write_via_stream(&mut self, fd: Fd, offset: u64) -> FsResult<Resource<DynOutputStream>> {
+        let inner = self.view.write_via_stream(again(&fd), offset)?;
+        self.output(&fd, inner, Some(offset))
+    }
+
+    fn append_via_stream(&mut self, fd: Fd) -> FsResult<Resource<DynOutputStream>> {
+        let inner = self.view.append_via_stream(again(&fd))?;
+        self.output(&fd, inner, None)
+    }
+}
+
+impl HostDirectoryEntryStream for Fs<'_> {
+    as_it_is! {
+        async fn read_directory_entry(stream: Resource<DirectoryEntryStream>) -> FsResult<Option<DirectoryEntry>>;
+    }
+
+    fn drop(&mut self, stream: Resource<DirectoryEntryStream>) -> wasmtime::Result<()> {
+        HostDirectoryEntryStream::drop(&mut self.view, stream)
+    }
+}

@@ -1,0 +1,203 @@
+//! What preview 2 can do and no preview 1 module does: streams that write while the guest goes on, and outlive descriptors.
+
+use super::*;
+use bytes::Bytes;
+use tempfile::TempDir;
+use wasmtime::component::{Resource, ResourceTable};
+use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystemView};
+use wasmtime_wasi::p2::bindings::filesystem::preopens::Host as _;
+use wasmtime_wasi::p2::bindings::filesystem::types::{
+    DescriptorFlags, ErrorCode, Host as _, HostDescriptor, OpenFlags, PathFlags,
+};
+use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, StreamError};
+use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+
+struct World {
+    directory: TempDir,
+    ctx: WasiCtx,
+    table: ResourceTable,
+    disk: Disk,
+}
+
+struct Plain<'a>(&'a mut WasiCtx, &'a mut ResourceTable);
+
+impl WasiView for Plain<'_> {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: self.0, table: self.1 }
+    }
+}
+
+/// Calls a function of the interface.
+macro_rules! fs {
+    ($world:ident, $fs:ident => $body:expr) => {{
+        let mut plain = Plain(&mut $world.ctx, &mut $world.table);
+        let mut $fs = Fs { view: plain.filesystem(), disk: &mut $world.disk };
+        $body
+    }};
+}
+
+impl World {
+    fn new(bytes: u64) -> World {
+        let directory = tempfile::tempdir().unwrap();
+        let ctx = WasiCtxBuilder::new().preopened_dir(directory.path(), "/", FsPerms::ReadWrite).unwrap().build();
+        let disk = Disk::new(Usage::default(), Usage { bytes, files: 10 });
+        World { directory, ctx, table: ResourceTable::new(), disk }
+    }
+
+    async fn create(&mut self, name: &str) -> Resource<Descriptor> {
+        let flags = DescriptorFlags::READ | DescriptorFlags::WRITE;
+        let top = fs!(self, fs => fs.view.get_directories().unwrap().remove(0).0);
+        fs!(self, fs => fs.open_at(top, PathFlags::empty(), name.into(), OpenFlags::CREATE, flags).await.unwrap())
+    }
+
+    async fn unlink(&mut self, name: &str) {
+        let top = fs!(self, fs => fs.view.get_directories().unwrap().remove(0).0);
+        fs!(self, fs => fs.unlink_file_at(top, name.into()).await.unwrap());
+    }
+
+    fn drop(&mut self, fd: Resource<Descriptor>) {
+        fs!(self, fs => HostDescriptor::drop(&mut fs, fd).unwrap());
+    }
+
+    fn output(&mut self, fd: &Resource<Descriptor>, at: Option<u64>) -> Resource<DynOutputStream> {
+        let fd = Resource::new_borrow(fd.rep());
+        fs!(self, fs => match at {
+            Some(at) => fs.write_via_stream(fd, at).unwrap(),
+            None => fs.append_via_stream(fd).unwrap(),
+        })
+    }
+
+    fn stream(&mut self, stream: &Resource<DynOutputStream>) -> &mut DynOutputStream {
+        self.table.get_mut(stream).unwrap()
+    }
+
+    fn used(&self) -> (u64, u64) {
+        let used = self.disk.account.lock().used();
+        (used.bytes, used.files)
+    }
+
+    fn size(&self, name: &str) -> u64 {
+        self.directory.path().join(name).metadata().unwrap().len()
+    }
+}
+
+fn bytes(n: usize) -> Bytes {
+    vec![7; n].into()
+}
+
+/// The refusal, as the guest is told.
+fn is_quota(world: &mut World, result: Result<(), StreamError>) -> bool {
+    let Err(StreamError::LastOperationFailed(error)) = result else { return false };
+    let error = world.table.push(error).unwrap();
+    fs!(world, fs => fs.filesystem_error_code(error).unwrap()) == Some(ErrorCode::Quota)
+}
+
+#[tokio::test]
+async fn what_a_stream_writes_in_the_background_is_charged_before_it_is_written() {
+    let mut world = World::new(1000);
+    let fd = world.create("a").await;
+    let (one, two) = (world.output(&fd, Some(0)), world.output(&fd, None));
+    world.stream(&one).write(bytes(600)).unwrap();
+    assert_eq!(world.used(), (600, 1));
+    // Behind what may be there by then.
+    let refused = world.stream(&two).write(bytes(401));
+    assert!(is_quota(&mut world, refused));
+    world.stream(&two).write(bytes(400)).unwrap();
+    let early = world.stream(&one).write(bytes(1));
+    assert!(matches!(early, Err(StreamError::Trap(_))), "the last one is not over: {early:?}");
+    world.stream(&one).ready().await;
+    world.stream(&two).ready().await;
+    assert_eq!(world.used(), (world.size("a"), 1));
+    assert_eq!(world.stream(&one).check_write().unwrap(), 64 * 1024, "it writes on");
+    let place = world.size("a") - 600;
+    world.stream(&one).blocking_write_and_flush(bytes(usize::try_from(place).unwrap())).await.unwrap();
+    assert_eq!(world.used(), (world.size("a"), 1), "it went on where it was, over what was there");
+}
+
+#[tokio::test]
+async fn zeros_are_charged_as_well_and_a_refused_stream_can_go_on() {
+    let mut world = World::new(1000);
+    let fd = world.create("a").await;
+    let stream = world.output(&fd, Some(0));
+    let refused = world.stream(&stream).blocking_write_and_flush(bytes(1001)).await;
+    assert!(is_quota(&mut world, refused));
+    let refused = world.stream(&stream).write_zeroes(1001);
+    assert!(is_quota(&mut world, refused));
+    assert_eq!((world.used(), world.size("a")), ((0, 1), 0));
+    world.stream(&stream).write_zeroes(1000).unwrap();
+    world.stream(&stream).ready().await;
+    assert_eq!((world.used(), world.size("a")), ((1000, 1), 1000));
+    world.stream(&stream).check_write().unwrap();
+    let top = world.output(&fd, Some(0));
+    fs!(world, fs => fs.set_size(Resource::new_borrow(fd.rep()), 0).await.unwrap());
+    world.stream(&top).write(bytes(300)).unwrap();
+    // Whether it was still to begin or not.
+    world.stream(&top).cancel().await;
+    assert_eq!(world.used(), (world.size("a"), 1));
+}
+
+#[tokio::test]
+async fn a_file_without_a_name_is_charged_as_long_as_a_stream_holds_it() {
+    let mut world = World::new(1000);
+    let fd = world.create("a").await;
+    fs!(world, fs => fs.write(Resource::new_borrow(fd.rep()), vec![7; 900], 0).await.unwrap());
+    let output = world.output(&fd, None);
+    let input = fs!(world, fs => fs.read_via_stream(Resource::new_borrow(fd.rep()), 0).unwrap());
+    world.unlink("a").await;
+    world.drop(fd);
+    assert_eq!(world.used(), (900, 1));
+    world.table.delete::<DynOutputStream>(output).unwrap();
+    assert_eq!(world.used(), (900, 1));
+    let reader: &mut DynInputStream = world.table.get_mut(&input).unwrap();
+    assert_eq!(reader.blocking_read(10).await.unwrap(), bytes(10));
+    world.table.delete(input).unwrap();
+    assert_eq!(world.used(), (0, 0));
+}
+
+#[tokio::test]
+async fn what_failed_is_given_back() {
+    let mut world = World::new(1 << 40);
+    let fd = world.create("a").await;
+    let refused = fs!(world, fs => fs.set_size(Resource::new_borrow(fd.rep()), u64::MAX).await);
+    assert_eq!(refused.unwrap_err().downcast().unwrap(), ErrorCode::Quota);
+    let top = fs!(world, fs => fs.view.get_directories().unwrap().remove(0).0);
+    let dir = || Resource::new_borrow(top.rep());
+    for path in ["a", "none/x", "../x"] {
+        assert!(fs!(world, fs => fs.create_directory_at(dir(), path.into()).await).is_err(), "{path}");
+        assert!(fs!(world, fs => fs.symlink_at(dir(), "target".into(), path.into()).await).is_err(), "{path}");
+        assert!(fs!(world, fs => fs.link_at(dir(), PathFlags::empty(), "a".into(), dir(), path.into()).await).is_err());
+        let exclusive = OpenFlags::CREATE | OpenFlags::EXCLUSIVE;
+        let opened = fs!(world, fs => fs.open_at(dir(), PathFlags::empty(), path.into(), exclusive, DescriptorFlags::WRITE).await);
+        assert!(opened.is_err(), "{path}");
+    }
+    assert!(fs!(world, fs => fs.unlink_file_at(dir(), "none".into()).await).is_err());
+    assert!(fs!(world, fs => fs.remove_directory_at(dir(), "a".into()).await).is_err());
+    assert!(fs!(world, fs => fs.rename_at(dir(), "none".into(), dir(), "a".into()).await).is_err());
+    assert_eq!(world.used(), (0, 1));
+    let read_only = fs!(world, fs => {
+        fs.open_at(dir(), PathFlags::empty(), "a".into(), OpenFlags::empty(), DescriptorFlags::READ).await.unwrap()
+    });
+    assert!(fs!(world, fs => fs.write(read_only, vec![7; 100], 0).await).is_err());
+    assert_eq!(world.used(), (0, 1));
+}
+
+/// The account knows open files by `fstat`, and paths by what wasmtime-wasi tells of them.
+#[tokio::test]
+async fn a_key_is_wasmtimes_metadata_hash() {
+    let mut world = World::new(1000);
+    let fd = world.create("a").await;
+    let hash = fs!(world, fs => fs.metadata_hash(Resource::new_borrow(fd.rep())).await.unwrap());
+    assert_eq!(world.disk.open[&fd.rep()].key, hash.lower);
+}
+
+/// What the host does to a file is known at the next change of the guest's.
+#[tokio::test]
+async fn the_account_follows_what_others_do_to_an_open_file() {
+    let mut world = World::new(1000);
+    let fd = world.create("a").await;
+    let write = async |world: &mut World, at| fs!(world, fs => fs.write(Resource::new_borrow(fd.rep()), vec![7; 100], at).await);
+    write(&mut world, 800).await.unwrap();
+    std::fs::write(world.directory.path().join("a"), "").unwrap();
+    write(&mut world, 0).await.unwrap();
+    assert_eq!(world.used(), (100, 1));
+}
