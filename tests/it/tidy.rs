@@ -107,11 +107,13 @@ fn main_is_a_door_and_no_file_is_a_hall() {
 
 #[test]
 fn every_guest_has_a_test() {
-    let tests: String = rust_files("tests/it").into_iter().map(|(_, text)| text).collect();
-    for entry in std::fs::read_dir(source().join("tests/guests")).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_stem().unwrap().to_str().unwrap();
-        let used = [format!("\"{name}\""), format!("\"{name}-p2\""), format!("run {name}"), format!(" {name}\")")];
-        assert!(used.iter().any(|u| tests.contains(u)), "no test runs {name}");
+    for (guests, tests) in [("tests/guests", "tests/it"), ("tests/torture/guests", "tests/torture")] {
+        let tests: String = rust_files(tests).into_iter().map(|(_, text)| text).collect();
+        for entry in std::fs::read_dir(source().join(guests)).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_stem().unwrap().to_str().unwrap();
+            let used = [format!("\"{name}\""), format!("\"{name}-p2\""), format!("run {name}"), format!(" {name}\")")];
+            assert!(used.iter().any(|u| tests.contains(u)), "no test runs {name}");
+        }
     }
 }
