@@ -30,6 +30,7 @@ fn sandbox(total: &Arc<MemoryBudget>) -> Sandbox {
         memory_bytes_max: 1 << 20,
         memory_total: Arc::clone(total),
         handles_max: 16,
+        table_entries_max: 100_000,
         hostcall_bytes_max: 32 << 20,
         on_enter: Box::new(|| ()),
     }

@@ -79,6 +79,9 @@ pub struct Limits {
     /// Files, links and directories in the directory of one instance, unless its run says otherwise with --files
     #[arg(long = "files", value_name = "N", default_value_t = FILES_DEFAULT, value_parser = parse_count::<1_000_000_000>)]
     pub files_max: usize,
+    /// Entries of all tables of one instance
+    #[arg(long = "table-entries", value_name = "N", default_value_t = 100_000, value_parser = parse_count::<1_000_000_000>)]
+    pub table_entries_max: usize,
     /// Live instances at a time
     #[arg(long = "instances", value_name = "N", default_value_t = 4096, value_parser = parse_count::<1_000_000>)]
     pub instances_max: usize,
@@ -276,7 +279,7 @@ mod tests {
     #[test]
     fn every_limit_has_a_flag_and_says_what_it_bounds() {
         let all = limits();
-        assert_eq!(all.len(), 25);
+        assert_eq!(all.len(), 26);
         for limit in all {
             assert!(!limit.what.is_empty(), "{limit:?}");
             let of_the_machine = ["--memory-total", "--open-files", "--mappings"].contains(&limit.flag.as_str());

@@ -51,6 +51,7 @@ impl Supervisor {
             "--timeout" => time(limits.timeout.0),
             "--disk" => bytes(limits.disk_bytes_max),
             "--files" => count(limits.files_max),
+            "--table-entries" => count(limits.table_entries_max),
             "--instances" => of(self.live(), count(limits.instances_max)),
             "--keep" => of(self.len() - self.live(), count(limits.ended_max)),
             "--keep-for" => time(limits.ended_for),

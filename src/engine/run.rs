@@ -18,7 +18,7 @@ use wasmtime_wasi::p2::bindings::CommandPre;
 ///
 /// To drop the future is to end the guest, wherever it is: wasmtime unwinds its stack and the store goes with it.
 pub async fn run(engine: &Engine, program: &Program, mut sandbox: Sandbox) -> Ended {
-    let memory_bytes_max = sandbox.memory_bytes_max;
+    let limits = (sandbox.memory_bytes_max, sandbox.table_entries_max);
     let world = match program.kind {
         Kind::Module(_) => World::Module,
         Kind::Component(_) => World::Component,
@@ -41,7 +41,7 @@ pub async fn run(engine: &Engine, program: &Program, mut sandbox: Sandbox) -> En
     };
     // The next run begins with what is in the directory.
     store.data_mut().written().await;
-    let refused = refusals(store.data(), memory_bytes_max);
+    let refused = refusals(store.data(), limits);
     match result {
         Ok(code) => exited(code, refused),
         Err(error) => ended_by(&error, refused, store.data().was_entered()),
@@ -99,8 +99,8 @@ fn ended_by(error: &wasmtime::Error, refused: Option<String>, entered: bool) -> 
 }
 
 /// What the guest was last refused of memory and of disk.
-fn refusals(host: &Host, memory_bytes_max: usize) -> Option<String> {
-    let memory = host.refused().map(|refused| refusal(refused, memory_bytes_max));
+fn refusals(host: &Host, limits: (usize, usize)) -> Option<String> {
+    let memory = host.refused().map(|refused| refusal(refused, limits));
     let disk = host.disk_refused().map(|(over, max)| match over {
         OverBudget::Bytes(wanted) => {
             format!("it was refused {} of disk; its limit is {} (--disk)", ByteSize(wanted), ByteSize(max.bytes))
@@ -113,15 +113,21 @@ fn refusals(host: &Host, memory_bytes_max: usize) -> Option<String> {
     }
 }
 
-fn refusal(refused: Refused, memory_bytes_max: usize) -> String {
-    let wanted = ByteSize(u64::try_from(refused.wanted).unwrap_or(u64::MAX));
-    if refused.daemon_wide {
-        return format!(
-            "it was refused {wanted} of memory, because all instances together are at their limit (--memory-total)"
-        );
+fn refusal(refused: Refused, limits: (usize, usize)) -> String {
+    let (memory_bytes_max, entries_max) = limits;
+    let size = |bytes: usize| ByteSize(u64::try_from(bytes).unwrap_or(u64::MAX));
+    match refused {
+        Refused::Memory(wanted) => {
+            format!("it was refused {} of memory; its limit is {} (-m)", size(wanted), size(memory_bytes_max))
+        }
+        Refused::MemoryOfAll(wanted) => format!(
+            "it was refused {} of memory, because all instances together are at their limit (--memory-total)",
+            size(wanted)
+        ),
+        Refused::Entries(wanted) => {
+            format!("it was refused {wanted} table entries; its limit is {entries_max} (--table-entries)")
+        }
     }
-    let max = ByteSize(u64::try_from(memory_bytes_max).unwrap_or(u64::MAX));
-    format!("it was refused {wanted} of memory; its limit is {max} (-m)")
 }
 
 /// The frames nearest to the trap, one behind the other: `in inner < outer < _start`.
@@ -218,6 +224,9 @@ mod tests {
         assert!(ended.message.unwrap().contains("-m"));
         let tables = "(module (memory (export \"memory\") 15) (table 8193 funcref) (func (export \"_start\")))";
         assert_eq!(run_text(tables).reason, "memory", "memories and tables are one sum");
+        let entries = |n: u32| format!("(module (table {n} funcref) (func (export \"_start\")))");
+        assert_eq!(run_text(&entries(100_000)).status, ExitStatus::Exited(0));
+        assert!(run_text(&entries(100_001)).message.unwrap().contains("its limit is 100000 (--table-entries)"));
         let two = |pages: u32| format!("(module (memory 8) (memory {pages}) (func (export \"_start\")))");
         assert_eq!(run_text(&two(8)).status, ExitStatus::Exited(0));
         assert_eq!(run_text(&two(9)).reason, "memory", "and so are several memories");

@@ -32,6 +32,8 @@ pub struct Sandbox {
     pub sink: Arc<dyn Sink>,
     /// All memories and tables together, in bytes.
     pub memory_bytes_max: usize,
+    /// Entries of all tables together.
+    pub table_entries_max: usize,
     /// What all instances share.
     pub memory_total: Arc<MemoryBudget>,
     /// Open files, directories and streams.
@@ -73,20 +75,30 @@ pub(super) struct Memory {
     used: usize,
     max: usize,
     total: Arc<MemoryBudget>,
-    /// What was last refused: size wanted and the limit that forbade it.
+    /// Entries of all tables. They have a limit of their own besides: they are on the host's heap, which gives back what it
+    /// wants to.
+    entries: usize,
+    entries_max: usize,
+    /// What was last refused.
     refused: Option<Refused>,
 }
 
-/// A growth that the limiter refused.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Refused {
-    /// Bytes that all memories and tables would have had.
-    pub(super) wanted: usize,
-    /// Whether it was the budget of all instances together.
-    pub(super) daemon_wide: bool,
+/// A growth that the limiter refused: what there would have been of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// Bytes of all memories and tables.
+    Memory(usize),
+    /// The same; it was the budget of all instances together that forbade it.
+    MemoryOfAll(usize),
+    /// Entries of all tables.
+    Entries(usize),
 }
 
 impl Memory {
+    fn new(max: usize, entries_max: usize, total: Arc<MemoryBudget>) -> Memory {
+        Memory { used: 0, max, total, entries: 0, entries_max, refused: None }
+    }
+
     fn grow(&mut self, delta_bytes: usize) -> bool {
         let wanted = self.used.saturating_add(delta_bytes);
         let within = wanted <= self.max;
@@ -94,8 +106,21 @@ impl Memory {
             self.used = wanted;
             return true;
         }
-        self.refused = Some(Refused { wanted, daemon_wide: within });
+        self.refused = Some(if within { Refused::MemoryOfAll(wanted) } else { Refused::Memory(wanted) });
         false
+    }
+
+    fn grow_table(&mut self, delta: usize) -> bool {
+        let entries = self.entries.saturating_add(delta);
+        if entries > self.entries_max {
+            self.refused = Some(Refused::Entries(entries));
+            return false;
+        }
+        let grown = self.grow(delta.saturating_mul(size_of::<usize>()));
+        if grown {
+            self.entries = entries;
+        }
+        grown
     }
 }
 
@@ -112,8 +137,7 @@ impl ResourceLimiter for Memory {
     }
 
     fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
-        let bytes = desired.saturating_sub(current).saturating_mul(size_of::<usize>());
-        Ok(maximum.is_none_or(|max| desired <= max) && self.grow(bytes))
+        Ok(maximum.is_none_or(|max| desired <= max) && self.grow_table(desired.saturating_sub(current)))
     }
 
     fn instances(&self) -> usize {
@@ -244,7 +268,7 @@ impl Sandbox {
             World::Module => Wasi::P1(P1::new(builder.build_p1(), disk)),
             World::Component => Wasi::P2 { p2: P2 { ctx: builder.build(), table: ResourceTable::new() }, disk },
         };
-        let memory = Memory { used: 0, max: self.memory_bytes_max, total: self.memory_total, refused: None };
+        let memory = Memory::new(self.memory_bytes_max, self.table_entries_max, self.memory_total);
         let mut store = Store::new(&engine.engine, Host { wasi, memory, on_enter: Some(self.on_enter) });
         store.data_mut().ctx().table.set_max_capacity(self.handles_max);
         store.limiter(|host| &mut host.memory);
@@ -287,13 +311,14 @@ pub(super) mod tests {
             memory_bytes_max: 1 << 20,
             memory_total: Arc::new(MemoryBudget::new(1 << 30)),
             handles_max: 16,
+            table_entries_max: 100_000,
             hostcall_bytes_max: 32 << 20,
             on_enter: Box::new(|| ()),
         }
     }
 
     fn memory(max: usize, total: &Arc<MemoryBudget>) -> Memory {
-        Memory { used: 0, max, total: Arc::clone(total), refused: None }
+        Memory::new(max, 8, Arc::clone(total))
     }
 
     #[test]
@@ -310,16 +335,27 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn tables_have_a_limit_of_entries_besides() {
+        let total = Arc::new(MemoryBudget::new(1000));
+        let mut a = memory(1000, &total);
+        assert!(a.table_growing(0, 5, None).unwrap());
+        assert!(!a.table_growing(0, 4, None).unwrap(), "of another table");
+        assert_eq!(a.refused, Some(Refused::Entries(9)));
+        assert!(a.table_growing(0, 3, None).unwrap(), "what was refused is not counted");
+        assert_eq!(total.used(), 64);
+    }
+
+    #[test]
     fn the_budget_of_all_is_shared_and_given_back() {
         let total = Arc::new(MemoryBudget::new(150));
         let (mut a, mut b) = (memory(100, &total), memory(100, &total));
         assert!(a.memory_growing(0, 100, None).unwrap());
         assert!(b.memory_growing(0, 50, None).unwrap());
         assert!(!b.memory_growing(50, 51, None).unwrap());
-        assert!(b.refused.unwrap().daemon_wide);
+        assert_eq!(b.refused, Some(Refused::MemoryOfAll(101)));
         drop(a);
         assert!(b.memory_growing(50, 100, None).unwrap());
         assert!(!b.memory_growing(100, usize::MAX, None).unwrap());
-        assert!(!b.refused.unwrap().daemon_wide);
+        assert_eq!(b.refused, Some(Refused::Memory(usize::MAX)));
     }
 }

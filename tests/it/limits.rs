@@ -335,3 +335,27 @@ async fn limits_shows_every_limit_with_its_value_and_use() {
     assert_eq!(lines.len(), known.len());
     assert!(lines.iter().any(|line| line == "--cpus 0.250 - The most that an instance may use of the processors, such as 0.5, unless its run says otherwise"), "{lines:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn table_entries_are_bounded_and_the_refusal_is_told() {
+    let entries = |n: u32| {
+        format!(
+            "(module (import \"wasi_snapshot_preview1\" \"proc_exit\" (func $exit (param i32))) (memory (export \"memory\") 1)
+              (table $t 10 funcref) (func (export \"_start\")
+                (if (i32.eq (table.grow $t (ref.null func) (i32.const {n})) (i32.const -1)) (then (call $exit (i32.const 9))))))"
+        )
+    };
+    let modules = tempfile::tempdir().unwrap();
+    let daemon = Harness::with(|config| {
+        config.limits.table_entries_max = 1000;
+        config.module_dirs.push(modules.path().to_owned());
+    })
+    .await;
+    for (name, n, code) in [("under", 990, 0), ("over", 991, 9)] {
+        std::fs::write(modules.path().join(format!("{name}.wat")), entries(n)).unwrap();
+        let ended = daemon.run_to_end(&[name]).await;
+        assert_eq!(ended.exit_code, Some(code), "{ended:?}");
+        let says = ended.message.unwrap_or_default();
+        assert_eq!(says.contains("1001 table entries; its limit is 1000 (--table-entries)"), code == 9, "{says}");
+    }
+}
