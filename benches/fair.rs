@@ -100,6 +100,7 @@ async fn serve(directory: &Path, plain: bool) {
     let mut config = Config::new(([127, 0, 0, 1], 0).into(), directory.join("state"), directory.join("root"));
     config.module_dirs.push(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guests"));
     config.plain_queue = plain;
+    config.program = Some(env!("CARGO_BIN_EXE_coracle").into());
     let server = server::start(config).await.expect("the daemon starts");
     println!("{}", server.address());
     server.ended().await;

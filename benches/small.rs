@@ -1,11 +1,12 @@
 //! The small things that each request is made of: `cargo bench --bench small`.
 
 use bytes::BytesMut;
-use coracle::engine::{DiskBudget, Engine, MemoryBudget, Sandbox, Sink, Usage};
+use coracle::engine::{Compiler, DiskBudget, Engine, MemoryBudget, Sandbox, Sink, Usage};
 use coracle::model::frame;
 use coracle::model::request::{self, StdStream};
 use criterion::{Criterion, criterion_group, criterion_main};
 use std::hint::black_box;
+use std::io::Write;
 use std::sync::Arc;
 
 struct Nowhere;
@@ -51,8 +52,14 @@ fn parse(c: &mut Criterion) {
 fn run(c: &mut Criterion) {
     let engine = Engine::new().expect("an engine");
     let text = include_str!("../guest-examples/hello/hello.wat");
-    c.bench_function("compile hello", |b| b.iter(|| black_box(engine.compile(text.as_bytes(), true).is_ok())));
-    let program = engine.compile(text.as_bytes(), true).unwrap_or_else(|e| panic!("{e:?}"));
+    let compiler = Compiler::new().expect("a compiler");
+    c.bench_function("compile hello", |b| b.iter(|| black_box(compiler.compile(text.as_bytes(), true).is_ok())));
+    let code = compiler.compile(text.as_bytes(), true).expect("it compiles");
+    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+    file.write_all(&code).expect("room for it");
+    let load = || engine.load(file.reopen().expect("it is there")).unwrap_or_else(|e| panic!("{e:?}"));
+    c.bench_function("load hello", |b| b.iter(|| black_box(load())));
+    let program = load();
     let total = Arc::new(MemoryBudget::new(1 << 30));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     c.bench_function("store, instantiate, run hello, drop", |b| {

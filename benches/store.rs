@@ -29,6 +29,7 @@ impl Daemon {
         let mut config = Config::new(([127, 0, 0, 1], 0).into(), directory.join("state"), directory.join("root"));
         config.module_dirs.push(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guests"));
         change(&mut config);
+        config.program = Some(env!("CARGO_BIN_EXE_coracle").into());
         let server = server::start(config).await.expect("the daemon starts");
         #[expect(clippy::disallowed_methods, reason = "its handle is awaited in `end`")]
         let (address, ended) = (server.address(), tokio::spawn(server.ended()));

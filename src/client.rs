@@ -83,8 +83,10 @@ struct Modules {
 pub enum PutProgress {
     /// This many more bytes went.
     Sent(usize),
-    /// All went, and the daemon compiles the module.
-    Compiling,
+    /// All went, and the daemon compiles the module, for so long already.
+    Compiling(Duration),
+    /// All went, and the module waits to be compiled; 1 is next.
+    Queued(usize),
 }
 
 /// The next line of a stream.
@@ -273,7 +275,10 @@ impl Client {
                         progress(PutProgress::Sent(chunk.len()));
                     }
                 }
-                Next::Event(StreamEvent::Compiling { .. }) => progress(PutProgress::Compiling),
+                Next::Event(StreamEvent::Compiling { queued: Some(place), .. }) => progress(PutProgress::Queued(place)),
+                Next::Event(StreamEvent::Compiling { elapsed_ms, .. }) => {
+                    progress(PutProgress::Compiling(Duration::from_millis(elapsed_ms)));
+                }
                 Next::Event(_) => {}
             }
         }

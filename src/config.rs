@@ -31,6 +31,9 @@ pub struct Config {
     /// Leaves the order of guests to the runtime, first in, first out: for benches that want to know what ours costs.
     #[arg(skip)]
     pub plain_queue: bool,
+    /// The program that compiles, for a daemon inside another program; otherwise it is the daemon's own
+    #[arg(skip)]
+    pub program: Option<PathBuf>,
     /// The limits
     #[command(flatten)]
     pub limits: Limits,
@@ -118,6 +121,21 @@ pub struct Limits {
     /// Compiled modules kept in memory
     #[arg(long = "module-cache", value_name = "N", default_value_t = 64, value_parser = parse_count::<1_000_000>)]
     pub module_cache_max: usize,
+    /// Compiled modules kept on disk, and the largest of them; the oldest used go first
+    #[arg(long = "compiled-cache", value_name = "SIZE", value_parser = parse_size, default_value = "1g")]
+    pub compiled_bytes_max: usize,
+    /// Memory that the compilation of one module may take, in a process of its own
+    #[arg(long = "compile-memory", value_name = "SIZE", value_parser = parse_size, default_value = "2g")]
+    pub compile_bytes_max: usize,
+    /// Processor time that the compilation of one module may take, in whole seconds, all threads together
+    #[arg(long = "compile-cpu", value_name = "TIME", value_parser = parse_duration, default_value = "120s")]
+    pub compile_cpu: Duration,
+    /// Time that the compilation of one module may take, once it has its turn
+    #[arg(long = "compile-time", value_name = "TIME", value_parser = parse_duration, default_value = "5m")]
+    pub compile_time: Duration,
+    /// Modules that wait for their turn to be compiled
+    #[arg(long = "compile-queue", value_name = "N", default_value_t = 64, value_parser = parse_count::<10_000>)]
+    pub compile_queue_max: usize,
     /// Open files, directories and streams of one instance
     #[arg(long = "handles", value_name = "N", default_value_t = 256, value_parser = parse_count::<1_000_000>)]
     pub handles_max: usize,
@@ -166,6 +184,28 @@ pub mod fixed {
     pub const CORE_INSTANCES_MAX: usize = 256;
     /// Memories of one instance: each reserves 4 GiB of addresses, however small it is.
     pub const MEMORIES_MAX: usize = 16;
+    /// Functions of a module; like what follows, the sum over all modules of a component.
+    pub const MODULE_FUNCTIONS_MAX: u64 = 250_000;
+    /// Types of a module.
+    pub const MODULE_TYPES_MAX: u64 = 100_000;
+    /// Imports and aliases of a module.
+    pub const MODULE_IMPORTS_MAX: u64 = 100_000;
+    /// Exports of a module.
+    pub const MODULE_EXPORTS_MAX: u64 = 100_000;
+    /// Globals of a module.
+    pub const MODULE_GLOBALS_MAX: u64 = 100_000;
+    /// Data and element segments of a module.
+    pub const MODULE_SEGMENTS_MAX: u64 = 250_000;
+    /// Modules, components and instances within a component.
+    pub const MODULE_NESTED_MAX: u64 = 1_000;
+    /// Bytes of one function.
+    pub const FUNCTION_BYTES_MAX: usize = 4 << 20;
+    /// Locals of one function, without its parameters: compilers need memory for each in each block.
+    pub const FUNCTION_LOCALS_MAX: u64 = 10_000;
+    /// How long a compilation may hold up others: then it has to make room for them.
+    pub const COMPILE_QUICK: Duration = Duration::from_secs(2);
+    /// What is read of what a compiling process says.
+    pub const COMPILE_SAID_BYTES_MAX: usize = 4096;
     /// Frames of a backtrace.
     pub const BACKTRACE_FRAMES_MAX: usize = 8;
     /// Output that waits for an attached client before the guest has to wait.
@@ -279,7 +319,7 @@ mod tests {
     #[test]
     fn every_limit_has_a_flag_and_says_what_it_bounds() {
         let all = limits();
-        assert_eq!(all.len(), 26);
+        assert_eq!(all.len(), 31);
         for limit in all {
             assert!(!limit.what.is_empty(), "{limit:?}");
             let of_the_machine = ["--memory-total", "--open-files", "--mappings"].contains(&limit.flag.as_str());

@@ -2,7 +2,7 @@
 
 use super::connection::{self, Closed, Incoming, Outgoing};
 use crate::config::{Limits, fixed};
-use crate::daemon::{Attachment, Done, Supervisor, blocking};
+use crate::daemon::{Attachment, Compiling, Done, Supervisor, blocking};
 use crate::engine::{self, StdinPipe};
 use crate::error::{Error, Result};
 use crate::model::escape;
@@ -18,7 +18,7 @@ use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
 /// The version of the protocol, for `hello`.
@@ -261,10 +261,12 @@ impl Connection {
         };
         let module = spec.module.clone();
         let supervisor = self.supervisor.clone();
-        let begun = Notify::new();
-        let run = supervisor.run(spec, attach, || begun.notify_one());
+        let progress = watch::Sender::new(None);
+        let run = supervisor.run(spec, attach, |compiling| {
+            progress.send_replace(Some(compiling));
+        });
         let started = if attach {
-            match self.while_compiling(&module, &begun, run).await {
+            match self.while_compiling(&module, progress.subscribe(), run).await {
                 Some(started) => started,
                 None => return Outcome::Close,
             }
@@ -281,16 +283,24 @@ impl Connection {
         }
     }
 
-    /// Does `work`, and tells the client when it has to wait for a compilation. `None`: the client is gone, and nobody would
-    /// see what comes of the work; it is given up.
-    async fn while_compiling<T>(&mut self, module: &Name, begun: &Notify, work: impl Future<Output = T>) -> Option<T> {
+    /// Does `work`, and tells the client how far it is when it has to wait for a compilation. `None`: the client is gone, and
+    /// nobody would see what comes of the work; it is given up.
+    async fn while_compiling<T>(
+        &mut self,
+        module: &Name,
+        mut progress: watch::Receiver<Option<Compiling>>,
+        work: impl Future<Output = T>,
+    ) -> Option<T> {
         let mut work = std::pin::pin!(work);
         loop {
             tokio::select! {
                 biased;
                 done = &mut work => return Some(done),
-                () = begun.notified() => {
-                    self.event(StreamEvent::Compiling { module: module.clone() }).await.ok()?;
+                Ok(()) = progress.changed() => {
+                    let now = *progress.borrow_and_update();
+                    if let Some(compiling) = now {
+                        self.event(compiling_event(module, compiling)).await.ok()?;
+                    }
                 }
                 () = self.incoming.gone() => return None,
             }
@@ -553,10 +563,12 @@ impl Connection {
             let bytes = self.incoming.bytes(upload.missing()).await?;
             upload = upload.write(bytes).await.map_err(Closed::Refused)?;
         }
-        let begun = Notify::new();
-        let finish = upload.finish(args.sha256.as_deref(), || begun.notify_one());
+        let progress = watch::Sender::new(None);
+        let finish = upload.finish(args.sha256.as_deref(), |compiling| {
+            progress.send_replace(Some(compiling));
+        });
         match self.format {
-            WireFormat::Json => self.while_compiling(&name, &begun, finish).await.ok_or(Closed::Peer),
+            WireFormat::Json => self.while_compiling(&name, progress.subscribe(), finish).await.ok_or(Closed::Peer),
             WireFormat::Plain => Ok(finish.await),
         }
     }
@@ -574,6 +586,15 @@ fn end_input(stdin: Option<&StdinPipe>) -> bool {
         stdin.close();
     }
     false
+}
+
+fn compiling_event(module: &Name, compiling: Compiling) -> StreamEvent {
+    let (queued, elapsed) = match compiling {
+        Compiling::Waiting { place } => (Some(place), Duration::ZERO),
+        Compiling::Since(begun) => (None, begun.elapsed()),
+    };
+    let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+    StreamEvent::Compiling { module: module.clone(), queued, elapsed_ms }
 }
 
 fn hello() -> Hello {

@@ -32,6 +32,9 @@ enum LogFormat {
 pub(super) fn foreground(args: DaemonArgs) -> Outcome {
     #[cfg(unix)]
     leave_others_out(args.background);
+    // What we were started with is not for the compilers that we start.
+    #[cfg(unix)]
+    close_fds::set_fds_cloexec(3, &[]);
     start_log(args.log_format);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("control")

@@ -57,7 +57,8 @@ impl ModuleFile {
         progress.transfer(&self.path.to_string_lossy(), self.bytes.len());
         let sent = client.put(name, &self.bytes, &self.sha256, text, |step| match step {
             PutProgress::Sent(bytes) => progress.advance(bytes),
-            PutProgress::Compiling => progress.compiling(name),
+            PutProgress::Compiling(elapsed) => progress.compiling(name, elapsed),
+            PutProgress::Queued(place) => progress.queued(name, place),
         });
         // Dropped behind the transfer, the bar leaves nothing on the terminal.
         Ok(sent.await?)

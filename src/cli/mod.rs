@@ -4,6 +4,7 @@
 //! message; the output of a run goes through as it is.
 
 mod background;
+mod compile;
 mod daemon;
 mod file;
 mod progress;
@@ -48,6 +49,9 @@ const AFTER_HELP: &str =
 enum Verb {
     /// Serve on a loopback address until told to stop
     Daemon(Box<daemon::DaemonArgs>),
+    /// Compile a module, for the daemon
+    #[command(hide = true)]
+    CompileModule(compile::CompileArgs),
     #[command(flatten)]
     Request(Request),
 }
@@ -158,6 +162,7 @@ fn dispatch(cli: Cli) -> Outcome {
     let host = cli.host;
     let request = match cli.verb {
         Verb::Daemon(args) => return daemon::foreground(*args),
+        Verb::CompileModule(args) => return compile::child(&args),
         Verb::Request(Request::Help { verb }) => return help(verb.as_deref()),
         Verb::Request(request) => request,
     };

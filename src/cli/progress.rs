@@ -15,6 +15,8 @@ pub(super) struct Progress(Option<Shown>);
 
 struct Shown {
     bar: ProgressBar,
+    /// Whether it only shows that something goes on.
+    spins: bool,
     /// Dropped before [`PATIENCE`] is over, the bar never appears.
     _shown: mpsc::Sender<()>,
 }
@@ -25,7 +27,7 @@ impl Progress {
         let style = ProgressStyle::with_template("{msg} [{bar:30}] {bytes}/{total_bytes} {eta}");
         let bar = ProgressBar::hidden().with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         bar.set_length(u64::try_from(bytes).unwrap_or(u64::MAX));
-        self.show(bar, escape::line(what).into_owned());
+        self.show(bar, escape::line(what).into_owned(), false);
     }
 
     /// This many more bytes went.
@@ -35,14 +37,33 @@ impl Progress {
         }
     }
 
-    /// A compilation begins, of which nobody knows how long it takes.
-    pub(super) fn compiling(&mut self, module: &str) {
-        let style = ProgressStyle::with_template("{spinner} {msg} ({elapsed})");
-        let bar = ProgressBar::hidden().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
-        self.show(bar, format!("compiling {}", escape::line(module)));
+    /// A compilation goes on for so long already; nobody knows how long it takes.
+    pub(super) fn compiling(&mut self, module: &str, elapsed: Duration) {
+        self.spin("{spinner} {msg} ({elapsed})", elapsed, format!("compiling {}", escape::line(module)));
     }
 
-    fn show(&mut self, bar: ProgressBar, what: String) {
+    /// A module waits to be compiled; 1 is next.
+    pub(super) fn queued(&mut self, module: &str, place: usize) {
+        let what = format!("{} waits to be compiled, place {place} in the queue", escape::line(module));
+        self.spin("{spinner} {msg}", Duration::ZERO, what);
+    }
+
+    fn spin(&mut self, template: &str, elapsed: Duration, what: String) {
+        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner());
+        match &self.0 {
+            // What is shown already goes on: one that is cleared would have to wait for its time anew.
+            Some(Shown { bar, spins: true, .. }) => {
+                bar.set_style(style);
+                bar.set_message(what);
+                if elapsed.is_zero() {
+                    bar.reset_elapsed();
+                }
+            }
+            _ => self.show(ProgressBar::hidden().with_style(style).with_elapsed(elapsed), what, true),
+        }
+    }
+
+    fn show(&mut self, bar: ProgressBar, what: String, spins: bool) {
         self.clear();
         if !std::io::stderr().is_terminal() {
             return;
@@ -56,7 +77,7 @@ impl Progress {
                 late.enable_steady_tick(Duration::from_millis(100));
             }
         });
-        self.0 = Some(Shown { bar, _shown: shown });
+        self.0 = Some(Shown { bar, spins, _shown: shown });
     }
 
     /// It is over.

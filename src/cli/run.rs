@@ -116,7 +116,10 @@ async fn print_stream(address: SocketAddr, mut receiver: Receiver, created: watc
     let mut stopping = false;
     loop {
         match receiver.next::<InstanceView>().await? {
-            Next::Event(StreamEvent::Compiling { module }) => progress.compiling(module.as_str()),
+            Next::Event(StreamEvent::Compiling { module, queued, elapsed_ms }) => match queued {
+                Some(place) => progress.queued(module.as_str(), place),
+                None => progress.compiling(module.as_str(), Duration::from_millis(elapsed_ms)),
+            },
             Next::Event(StreamEvent::Created(run)) => {
                 progress.clear();
                 created.send_replace(Some(run.name));

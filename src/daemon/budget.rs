@@ -48,9 +48,9 @@ impl Budget {
     ///
     /// [`Error::Denied`] if not even one instance fits.
     pub(super) fn new(limits: &Limits) -> Result<Budget> {
-        let files = limits
-            .open_files_max
-            .unwrap_or_else(|| descriptors().saturating_sub(limits.connections_max.saturating_add(DESCRIPTORS_KEPT)));
+        // A module that waits to be compiled is an open file too.
+        let kept = limits.connections_max.saturating_add(limits.compile_queue_max).saturating_add(DESCRIPTORS_KEPT);
+        let files = limits.open_files_max.unwrap_or_else(|| descriptors().saturating_sub(kept));
         let mappings = limits
             .mappings_max
             .unwrap_or_else(|| (maps().saturating_sub(MAPS_KEPT) / MAPS_EACH).min(MAPPINGS_OF_ADDRESSES));

@@ -195,7 +195,7 @@ impl Supervisor {
     /// A module and a directory for the next run.
     pub(super) async fn make_ready(&self, spec: &RunSpec) -> Result<Ready> {
         self.accepting()?;
-        let loaded = self.0.modules.load(&spec.module, spec.sha256.as_deref(), || ()).await?;
+        let loaded = self.0.modules.load(&spec.module, spec.sha256.as_deref(), |_| ()).await?;
         Ok(Ready { loaded, workspace: self.workspace(&spec.name).await? })
     }
 

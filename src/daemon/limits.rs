@@ -67,6 +67,13 @@ impl Supervisor {
             "--module-size" => bytes(limits.module_bytes_max),
             "--stored-modules" => of(self.0.modules.stored(), count(limits.stored_modules_max)),
             "--module-cache" => of(self.0.modules.compiled_in_memory(), count(limits.module_cache_max)),
+            "--compiled-cache" => {
+                (Unit::Bytes, Some(wide(limits.compiled_bytes_max)), Some(self.0.modules.compilers().bytes_kept()))
+            }
+            "--compile-memory" => bytes(limits.compile_bytes_max),
+            "--compile-cpu" => time(limits.compile_cpu),
+            "--compile-time" => time(limits.compile_time),
+            "--compile-queue" => of(self.0.modules.compilers().waiting(), count(limits.compile_queue_max)),
             "--handles" => count(limits.handles_max),
             "--open-files" => {
                 let (used, max) = self.lock().budget.files();

@@ -4,6 +4,7 @@
 mod attachment;
 mod budget;
 pub mod clock;
+mod compile;
 mod events;
 mod instance_task;
 mod lifecycle;
@@ -22,6 +23,7 @@ mod views;
 mod workspace;
 
 pub use attachment::{Attachment, Started};
+pub use compile::{Compiling, Said as CompilerSaid};
 pub use events::{Followed, Follower};
 pub use live::Done;
 pub use logs::{Log, Query, Read, Reader};
@@ -48,6 +50,7 @@ pub struct Daemon {
     supervisor: Supervisor,
     tracker: TaskTracker,
     store: Arc<Store>,
+    modules: Modules,
     logs: Logs,
     _guests: Guests,
 }
@@ -121,20 +124,14 @@ impl Daemon {
         let guests = Guests::start(&engine, config.plain_queue)?;
         let tracker = TaskTracker::new();
         let workspaces = Workspaces::new(&config.root, Arc::clone(&store))?;
-        let modules = Modules::open(
-            Arc::clone(&engine),
-            Arc::clone(&store),
-            &config.module_dirs,
-            limits.clone(),
-            tracker.clone(),
-        )?;
+        let modules = Modules::open(Arc::clone(&engine), Arc::clone(&store), config, tracker.clone())?;
         let budget = Budget::new(&limits)?;
         let logs = Logs::open(&store.logs(), limits.log_bytes_max, store.full())?;
         let mut registry = Registry::restore(loaded.records);
         registry.reserve_ids(loaded.id_next);
         let supervisor = Supervisor::new(Parts {
             engine,
-            modules,
+            modules: modules.clone(),
             workspaces,
             store: Arc::clone(&store),
             logs: logs.clone(),
@@ -145,7 +142,7 @@ impl Daemon {
             registry,
             seq_next: loaded.seq_next,
         });
-        let daemon = Daemon { supervisor, tracker, store, logs: logs.clone(), _guests: guests };
+        let daemon = Daemon { supervisor, tracker, store, modules, logs: logs.clone(), _guests: guests };
         daemon.supervisor.recover()?;
         logs.retain(|id| daemon.supervisor.knows(id));
         tracing::info!(state_dir = %state_dir.display(), root = %config.root.display(), "ready");
@@ -168,6 +165,7 @@ impl Daemon {
     pub async fn ended(self) {
         self.supervisor.shutdown_requested().await;
         tracing::info!(live = self.supervisor.live(), "shutting down");
+        self.modules.compilers().close();
         if tokio::time::timeout(fixed::DRAIN, self.supervisor.drain()).await.is_err() {
             tracing::warn!(live = self.supervisor.live(), "some guests did not end in time");
         }
@@ -222,6 +220,15 @@ fn raise_descriptor_limit() {
             tracing::debug!("the limit of open files stays as it is: {e}");
         }
     }
+}
+
+/// Digests are written like this.
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
+        let _infallible = write!(out, "{byte:02x}");
+        out
+    })
 }
 
 /// Runs what may block for a while on a thread that may.

@@ -9,6 +9,7 @@ use crate::daemon::attachment::{Attachment, Started};
 use crate::daemon::blocking;
 use crate::daemon::budget::{Budget, Promise};
 use crate::daemon::clock;
+use crate::daemon::compile::Compiling;
 use crate::daemon::instance_task::Task;
 use crate::daemon::live::{Control, Done, Live, Why};
 use crate::daemon::logs::Logs;
@@ -234,7 +235,7 @@ impl Supervisor {
     }
 
     /// Runs a module. Returns when the run is written down and on its way into guest code. `attach` gives the caller the
-    /// guest's streams; `compiling` is called if the module has to be compiled first.
+    /// guest's streams; `compiling` hears how far it is, if the module has to be compiled first.
     ///
     /// # Errors
     ///
@@ -244,7 +245,7 @@ impl Supervisor {
     /// # Cancel safety
     ///
     /// Cancel safe: the run is written down and started, or it is not.
-    pub async fn run(&self, spec: RunSpec, attach: bool, compiling: impl FnOnce()) -> Result<Started> {
+    pub async fn run(&self, spec: RunSpec, attach: bool, compiling: impl FnMut(Compiling)) -> Result<Started> {
         self.run_known(spec, None, attach, compiling).await
     }
 
@@ -254,7 +255,7 @@ impl Supervisor {
         spec: RunSpec,
         known: Option<InstanceId>,
         attach: bool,
-        compiling: impl FnOnce(),
+        compiling: impl FnMut(Compiling),
     ) -> Result<Started> {
         self.check_spec(&spec)?;
         let reservation = self.reserve(&spec.name, What::Starting)?;
@@ -502,7 +503,7 @@ impl Supervisor {
             let env = blocking(move || store.environment(id)).await?;
             let env = env.ok_or_else(|| Error::NotFound(name.to_string()))?;
             let spec = RunSpec::again(name, &launch, env);
-            return Ok(self.run_known(spec, Some(id), false, || ()).await?.created);
+            return Ok(self.run_known(spec, Some(id), false, |_| ()).await?.created);
         };
         let mut progress = live.progress.subscribe();
         let reached = progress.wait_for(|p| p.run > run || p.over.is_some()).await;

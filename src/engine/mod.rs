@@ -2,15 +2,19 @@
 //!
 //! It knows nothing of sockets, names or the registry. Everything is blocking or a plain future; who runs it is `daemon/`'s choice.
 
+mod compile;
 mod disk;
+mod precompiled;
 mod program;
 mod run;
 mod sandbox;
 mod stdio;
+mod structure;
 mod ticker;
 
+pub use compile::{Compiler, NotCompiled};
 pub use disk::{DiskBudget, Scan, Usage};
-pub use program::{Needs, NotCompiled, Program};
+pub use program::{Needs, NotLoaded, Program};
 pub use run::run;
 pub use sandbox::{MemoryBudget, Sandbox};
 pub use stdio::{Sink, StdinPipe};
@@ -21,13 +25,18 @@ use crate::error::{Error, Result};
 use disk::Files;
 use sandbox::Host;
 use ticker::Ticker;
-use wasmtime::{Config, WasmBacktraceDetails, WasmFeatures};
+use wasmtime::{Config, ModuleVersionStrategy, WasmBacktraceDetails, WasmFeatures};
 use wasmtime_wasi::{I32Exit, p1, p2};
 
 /// The version of the engine, for `hello`.
 pub const VERSION: &str = "wasmtime 48";
 
-/// A configured wasmtime engine with its linkers and its ticker. One for the daemon's life.
+/// The engine to the last digit, and ours. wasmtime itself compares the first number only, and would run code that a
+/// release with a flaw has compiled.
+const VERSION_OF_CODE: &str = concat!("wasmtime 48.0.8, coracle ", env!("CARGO_PKG_VERSION"));
+
+/// A configured wasmtime engine with its linkers and its ticker. One for the daemon's life. It has no compiler: code comes
+/// from a [`Compiler`] in a process of its own.
 pub struct Engine {
     engine: wasmtime::Engine,
     modules: wasmtime::Linker<Host>,
@@ -47,7 +56,9 @@ fn configuration() -> Config {
         .concurrency_support(false)
         // Names come from the module's name section; files and lines would mean parsing DWARF that a stranger wrote.
         .wasm_backtrace_details(WasmBacktraceDetails::Disable)
-        .wasm_features(features_refused(), false);
+        .wasm_features(features_refused(), false)
+        .module_version(ModuleVersionStrategy::Custom(VERSION_OF_CODE.to_owned()))
+        .expect("the version is short");
     config
 }
 
@@ -75,7 +86,9 @@ impl Engine {
     /// [`Error::Internal`] if this machine cannot run the configuration, or no thread can be had.
     pub fn new() -> Result<Engine> {
         let internal = |what: &str, e: &dyn std::fmt::Display| Error::Internal(format!("{what}: {e}"));
-        let engine = wasmtime::Engine::new(&configuration()).map_err(|e| internal("the engine cannot start", &e))?;
+        let mut config = configuration();
+        config.enable_compiler(false);
+        let engine = wasmtime::Engine::new(&config).map_err(|e| internal("the engine cannot start", &e))?;
         let modules = module_linker(&engine).map_err(|e| internal("WASI preview 1 cannot be linked", &e))?;
         let components = component_linker(&engine).map_err(|e| internal("WASI preview 2 cannot be linked", &e))?;
         let ticker = Ticker::start(engine.weak()).map_err(|e| internal("the ticker thread cannot start", &e))?;
@@ -115,13 +128,42 @@ fn component_linker(engine: &wasmtime::Engine) -> wasmtime::Result<wasmtime::com
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// Compiles in this process, which no daemon does, and loads what came of it.
+    pub(crate) fn program(engine: &Engine, bytes: &[u8], text: bool) -> Result<Program, String> {
+        use std::io::{Seek as _, Write as _};
+        let code = Compiler::new().unwrap().compile(bytes, text).map_err(|e| match e {
+            NotCompiled::Refused(why) => why,
+            other => format!("{other:?}"),
+        })?;
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&code).unwrap();
+        file.rewind().unwrap();
+        engine.load(file).map_err(|e| match e {
+            NotLoaded::Refused(why) | NotLoaded::Unusable(why) => why,
+        })
+    }
+
+    #[test]
+    fn the_daemons_engine_cannot_compile() {
+        let engine = Engine::new().unwrap();
+        let refused = wasmtime::Module::new(&engine.engine, "(module)").err().unwrap();
+        assert!(format!("{refused:#}").contains("compil"), "{refused:#}");
+    }
+
+    #[test]
+    fn the_version_of_code_is_that_of_the_engine() {
+        let lock = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.lock")).unwrap();
+        let version = lock.split("name = \"wasmtime\"\nversion = \"").nth(1).unwrap().split('"').next().unwrap();
+        assert!(VERSION_OF_CODE.starts_with(&format!("wasmtime {version}, ")), "{version}");
+    }
 
     /// One module for each proposal that is off.
     #[test]
     fn refused_features_are_refused() {
-        let engine = Engine::new().unwrap();
+        let compiler = Compiler::new().unwrap();
         for (feature, text) in [
             ("threads", "(module (memory 1 1 shared))"),
             ("memory64", "(module (memory i64 1))"),
@@ -137,7 +179,7 @@ mod tests {
             ),
         ] {
             let bytes = wat::parse_str(text).unwrap();
-            match engine.compile(&bytes, false) {
+            match compiler.compile(&bytes, false) {
                 Err(NotCompiled::Refused(why)) => assert!(why.len() > 10, "{feature}: {why}"),
                 _ => panic!("{feature} is not refused"),
             }

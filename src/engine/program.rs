@@ -1,8 +1,11 @@
-//! Bytes become a [`Program`]: compiled, checked for what Coracle runs, and linked to WASI, ready to be instantiated.
+//! Compiled code becomes a [`Program`]: checked for what Coracle runs, and linked to WASI, ready to be instantiated.
 
 use super::Engine;
+use super::compile::reason;
+use super::precompiled::{self, Code};
 use super::sandbox::Host;
 use crate::config::fixed;
+use std::fs::File;
 use wasmtime::component::Component;
 use wasmtime::{ExternType, InstancePre, Module};
 use wasmtime_wasi::p2::bindings::CommandPre;
@@ -25,16 +28,16 @@ pub struct Needs {
 
 /// Why there is no program.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NotCompiled {
-    /// The bytes cannot run here: one line, which may quote the module.
+pub enum NotLoaded {
+    /// It cannot run here: one line, which may quote the module.
     Refused(String),
-    /// This machine could not do it now, whatever the bytes are.
-    Failed(String),
+    /// It is not code for this engine, or cannot be mapped: it has to be compiled again.
+    Unusable(String),
 }
 
-impl From<String> for NotCompiled {
-    fn from(why: String) -> NotCompiled {
-        NotCompiled::Refused(why)
+impl From<String> for NotLoaded {
+    fn from(why: String) -> NotLoaded {
+        NotLoaded::Refused(why)
     }
 }
 
@@ -51,31 +54,21 @@ pub(super) enum Kind {
     Component(CommandPre<Host>),
 }
 
-/// The longest reason that is passed on; parsers like to quote.
-const REASON_BYTES_MAX: usize = 400;
-
 impl Engine {
-    /// Compiles `bytes`, which takes from a millisecond to a minute and blocks for as long. `text` says that they are
-    /// WebAssembly text; bytes are never guessed to be text.
+    /// Takes compiled code from a file that a [`Compiler`](super::Compiler) of ours wrote and nobody has changed since: see
+    /// `precompiled`. Checks that it is a program, and links it.
     ///
     /// # Errors
     ///
-    /// [`NotCompiled`].
-    pub fn compile(&self, bytes: &[u8], text: bool) -> Result<Program, NotCompiled> {
-        let translated;
-        let wasm = if text {
-            let text = std::str::from_utf8(bytes).map_err(|_| "it is no UTF-8 text".to_owned())?;
-            translated = wat::parse_str(text).map_err(|e| wat_reason(&e))?;
-            &translated
-        } else {
-            bytes
-        };
-        check_header(wasm)?;
-        if is_component(wasm) { self.component(wasm) } else { self.module(wasm) }
+    /// [`NotLoaded`].
+    pub fn load(&self, file: File) -> Result<Program, NotLoaded> {
+        match precompiled::load(&self.engine, file).map_err(|e| NotLoaded::Unusable(reason(&e)))? {
+            Code::Module(module) => self.module(&module),
+            Code::Component(component) => self.component(&component),
+        }
     }
 
-    fn module(&self, wasm: &[u8]) -> Result<Program, NotCompiled> {
-        let module = Module::from_binary(&self.engine, wasm).map_err(|e| not_compiled(&e))?;
+    fn module(&self, module: &Module) -> Result<Program, NotLoaded> {
         match module.get_export("_start") {
             Some(ExternType::Func(start)) if start.params().len() == 0 && start.results().len() == 0 => {}
             Some(_) => return Err("its `_start` is not a function without parameters and results".to_owned().into()),
@@ -90,48 +83,21 @@ impl Engine {
         }
         let files = module.imports().any(|i| i.name().starts_with("path_"));
         let needs = Needs { files, memories: memories(&module.resources_required())? };
-        let pre = self.modules.instantiate_pre(&module).map_err(|e| reason(&e))?;
+        let pre = self.modules.instantiate_pre(module).map_err(|e| reason(&e))?;
         Ok(Program { kind: Kind::Module(pre), needs })
     }
 
-    fn component(&self, wasm: &[u8]) -> Result<Program, NotCompiled> {
-        let component = Component::from_binary(&self.engine, wasm).map_err(|e| not_compiled(&e))?;
+    fn component(&self, component: &Component) -> Result<Program, NotLoaded> {
         let ty = component.component_type();
         let files = ty.imports(&self.engine).any(|(name, _)| name.starts_with("wasi:filesystem/types"));
         // A component that does not tell how much it instantiates is taken for the most that is allowed.
         let memories = component.resources_required().map_or(Ok(fixed::MEMORIES_MAX), |r| memories(&r))?;
-        let pre = self.components.instantiate_pre(&component).map_err(|e| reason(&e))?;
+        let pre = self.components.instantiate_pre(component).map_err(|e| reason(&e))?;
         match CommandPre::new(pre) {
             Ok(pre) => Ok(Program { kind: Kind::Component(pre), needs: Needs { files, memories } }),
             Err(_) => Err("it does not export wasi:cli/run: it is a library, not a program".to_owned().into()),
         }
     }
-}
-
-/// The first eight bytes: the magic number, then version and layer (WebAssembly core specification, 5.5.16).
-fn check_header(wasm: &[u8]) -> Result<(), String> {
-    const MAGIC: &[u8] = b"\0asm";
-    const ELF: &[u8] = b"\x7fELF";
-    if wasm.is_empty() {
-        return Err("it is empty".to_owned());
-    }
-    if wasm.starts_with(ELF) {
-        return Err("it is a native object, not WebAssembly; precompiled modules are not accepted".to_owned());
-    }
-    if !wasm.starts_with(MAGIC) {
-        return Err(
-            "it does not begin as a WebAssembly binary does; text modules are accepted from files that end in .wat"
-                .to_owned(),
-        );
-    }
-    if wasm.len() < 8 {
-        return Err("it is cut off after its first bytes".to_owned());
-    }
-    Ok(())
-}
-
-fn is_component(wasm: &[u8]) -> bool {
-    wasm.get(6) == Some(&1)
 }
 
 fn memories(required: &wasmtime::ResourcesRequired) -> Result<usize, String> {
@@ -141,43 +107,15 @@ fn memories(required: &wasmtime::ResourcesRequired) -> Result<usize, String> {
     }
 }
 
-/// An error of the system below (no memory for the code, no thread) says nothing of the module.
-fn not_compiled(error: &wasmtime::Error) -> NotCompiled {
-    #[cfg(unix)]
-    let of_the_system = error.chain().any(|e| e.is::<std::io::Error>() || e.is::<rustix::io::Errno>());
-    #[cfg(not(unix))]
-    let of_the_system = error.chain().any(|e| e.is::<std::io::Error>());
-    if of_the_system { NotCompiled::Failed(reason(error)) } else { NotCompiled::Refused(reason(error)) }
-}
-
-fn reason(error: &wasmtime::Error) -> String {
-    let all: Vec<String> = error.chain().map(ToString::to_string).collect();
-    cut(&all.join(": "))
-}
-
-fn wat_reason(error: &wat::Error) -> String {
-    // "message\n     --> <anon>:1:2\n ...": the message, and where.
-    let text = error.to_string();
-    let mut lines = text.lines().map(str::trim);
-    let message = lines.next().unwrap_or_default();
-    let place = lines.find_map(|l| l.strip_prefix("--> <anon>:").or_else(|| l.strip_prefix("-->")));
-    match place {
-        Some(place) => cut(&format!("line {}: {message}", place.trim().replacen(':', ", column ", 1))),
-        None => cut(message),
-    }
-}
-
-fn cut(text: &str) -> String {
-    crate::model::escape::short(text, REASON_BYTES_MAX)
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::compile::REASON_BYTES_MAX;
+    use super::super::tests::program;
     use super::*;
 
     fn refusal(bytes: &[u8], text: bool) -> String {
-        match Engine::new().unwrap().compile(bytes, text) {
-            Err(NotCompiled::Refused(why)) => why,
+        match program(&Engine::new().unwrap(), bytes, text) {
+            Err(why) => why,
             _ => panic!("{} was not refused", String::from_utf8_lossy(bytes)),
         }
     }
@@ -185,7 +123,7 @@ mod tests {
     #[test]
     fn a_program_says_what_it_needs() {
         let engine = Engine::new().unwrap();
-        let needs = |text: &str| engine.compile(text.as_bytes(), true).unwrap_or_else(|e| panic!("{e:?}")).needs();
+        let needs = |text: &str| program(&engine, text.as_bytes(), true).unwrap().needs();
         let opens = "(module (import \"wasi_snapshot_preview1\" \"path_open\"
             (func (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32))) (memory 1) (func (export \"_start\")))";
         assert_eq!(needs(opens), Needs { files: true, memories: 1 });

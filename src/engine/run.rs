@@ -175,7 +175,7 @@ mod tests {
 
     fn run_text(text: &str) -> Ended {
         let engine = Engine::new().unwrap();
-        let program = engine.compile(text.as_bytes(), true).unwrap();
+        let program = super::super::tests::program(&engine, text.as_bytes(), true).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(engine.paced(run(&engine, &program, bare())))
     }

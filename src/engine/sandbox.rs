@@ -352,7 +352,7 @@ pub(super) mod tests {
         assert!(a.memory_growing(0, 100, None).unwrap());
         assert!(b.memory_growing(0, 50, None).unwrap());
         assert!(!b.memory_growing(50, 51, None).unwrap());
-        assert_eq!(b.refused, Some(Refused::MemoryOfAll(101)));
+        assert_eq!(b.refused, Some(Refused::MemoryOfAll(51)));
         drop(a);
         assert!(b.memory_growing(50, 100, None).unwrap());
         assert!(!b.memory_growing(100, usize::MAX, None).unwrap());

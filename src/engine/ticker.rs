@@ -178,18 +178,11 @@ mod tests {
         };
         wait_asleep();
         // A guest of half a second of pure computing is given ticks, and then it is quiet again.
-        let program = engine
-            .compile(
-                &wat::parse_str(
-                    "(module (memory (export \"memory\") 1)
+        let text = "(module (memory (export \"memory\") 1)
             (func (export \"_start\") (local $i i32)
               (loop $l (local.set $i (i32.add (local.get $i) (i32.const 1)))
-                (br_if $l (i32.lt_u (local.get $i) (i32.const 100000000))))))",
-                )
-                .unwrap(),
-                false,
-            )
-            .unwrap();
+                (br_if $l (i32.lt_u (local.get $i) (i32.const 100000000))))))";
+        let program = super::super::tests::program(&engine, text.as_bytes(), true).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let sandbox = crate::engine::sandbox::tests::bare();
         let mut polls = 0;

@@ -2,9 +2,12 @@
 //! one object a line: `{"ok":…}`, `{"error":{"code":…,"message":…}}`, and `{"event":…}` lines before the closing object of a
 //! request that streams.
 
+mod stream;
+
+pub use stream::StreamEvent;
+
 use crate::error::{Code, Error};
 use crate::model::escape;
-use crate::model::event::EventView;
 use crate::model::instance::LogTime;
 use crate::model::limit::LimitView;
 use crate::model::name::Name;
@@ -126,41 +129,6 @@ pub struct Hello {
     pub engine: String,
     /// What the daemon can do, for clients to adapt to.
     pub features: Vec<String>,
-}
-
-/// A line of a stream, before the closing object.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", tag = "type")]
-pub enum StreamEvent {
-    /// The module is being compiled, which can take seconds.
-    Compiling {
-        /// The module.
-        module: Name,
-    },
-    /// The run was accepted.
-    Created(Created),
-    /// The guest printed.
-    Output(Output),
-    /// The daemon is ready for this many bytes, raw.
-    Ready {
-        /// How many.
-        bytes: u64,
-    },
-    /// A slow reader missed this much of the log.
-    Dropped {
-        /// How many bytes.
-        bytes: u64,
-    },
-    /// Something happened to an instance.
-    Registry {
-        /// What.
-        event: Box<EventView>,
-    },
-    /// Events that a follower was too slow for, or that are no longer kept.
-    Lost {
-        /// How many.
-        events: u64,
-    },
 }
 
 /// What an attached client sends while the guest runs: bytes for its stdin, or null for the end of it.

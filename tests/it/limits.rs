@@ -316,6 +316,8 @@ async fn limits_shows_every_limit_with_its_value_and_use() {
         ("--keep", Some(10_000), Some(1)),
         ("--keep-for", Some(7 * 86_400_000), None),
         ("--module-cache", Some(64), Some(2)),
+        ("--compile-cpu", Some(120_000), None),
+        ("--compile-queue", Some(64), Some(0)),
         ("--mappings", None, Some(2)),
     ] {
         let limit = find(flag);
@@ -324,6 +326,7 @@ async fn limits_shows_every_limit_with_its_value_and_use() {
             assert_eq!(limit.value, value, "{flag}");
         }
     }
+    assert!((1..=1 << 20).contains(&find("--compiled-cache").used.unwrap()));
     assert_eq!(find("--timeout").value, None);
     // Those of the harness may still be leaving.
     assert!((1..=7).contains(&find("--connections").used.unwrap()));

@@ -11,6 +11,7 @@ mod attached;
 mod bad_input;
 mod cli;
 mod clients;
+mod compile;
 #[cfg(unix)]
 mod disk;
 mod events;

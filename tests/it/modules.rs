@@ -166,7 +166,7 @@ async fn a_module_is_compiled_once_however_many_ask() {
     assert_eq!(daemon.supervisor.compilations() - before, 1, "and it is kept");
 }
 
-/// A stored file that was lost or damaged behind the daemon's back is told, and can be put again.
+/// A stored file that was lost or damaged behind the daemon's back is told when it is needed, and can be put again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stored_module_that_was_lost_can_be_put_again() {
     let mut daemon = Harness::start().await;
@@ -184,6 +184,12 @@ async fn a_stored_module_that_was_lost_can_be_put_again() {
     let cli = Cli { address: daemon.address, ..cli };
     let length = std::fs::metadata(&path).unwrap().len();
     std::fs::write(&path, "x".repeat(usize::try_from(length).unwrap())).unwrap();
+    assert_eq!(cli.run(&words).await.0, 9, "its compiled code is whole");
+    daemon.restart().await;
+    let cli = Cli { address: daemon.address, ..cli };
+    for entry in std::fs::read_dir(daemon.state.join("compiled")).unwrap() {
+        std::fs::remove_file(entry.unwrap().path()).unwrap();
+    }
     let (code, _, err) = cli.run(&words).await;
     assert!(code == 125 && err.contains("damaged"), "{code} {err}");
     assert_eq!(cli.run(&words).await.0, 9, "and brought again");

@@ -237,7 +237,7 @@ async fn new_work_is_refused_while_the_daemon_ends() {
         labels: Labels::new(),
         sha256: None,
     };
-    let refused = daemon.supervisor.run(spec, false, || ()).await.err().expect("a refusal");
+    let refused = daemon.supervisor.run(spec, false, |_| ()).await.err().expect("a refusal");
     assert_eq!(refused.code(), coracle::Code::ShuttingDown);
     let refused = daemon.supervisor.begin_put(&"x".parse().unwrap(), 1, false).err().expect("a refusal");
     assert_eq!(refused.code(), coracle::Code::ShuttingDown);

@@ -192,12 +192,13 @@ async fn a_run_that_is_stopped_while_its_module_is_compiled_never_begins() {
     let mut starting = daemon.raw().await;
     starting.send("run large\n").await;
     let mut raw = daemon.raw().await;
-    soon("the name is taken", async {
-        while !raw.ask("run large").await.starts_with("ERR exists") {
+    soon("the compilation", async {
+        while daemon.supervisor.compilations() == 0 {
             tokio::task::yield_now().await;
         }
     })
     .await;
+    assert!(raw.ask("run large").await.starts_with("ERR exists"), "the name is taken");
     assert_eq!(raw.ask("stop large").await, "Container 'large' stopped");
     assert!(starting.line().await.starts_with("ERR busy"), "it never began");
     assert_eq!(raw.ask("list").await, "Available containers: []");

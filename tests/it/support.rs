@@ -98,6 +98,7 @@ impl Harness {
         let (state, root) = (directory.path().join("state"), directory.path().join("root"));
         let mut config = Config::new(([127, 0, 0, 1], 0).into(), state.clone(), root.clone());
         config.module_dirs.push(guests().to_owned());
+        config.program = Some(env!("CARGO_BIN_EXE_coracle").into());
         change(&mut config);
         let (address, supervisor, ended) = serve(config.clone()).await;
         Harness { address, supervisor, root, state, config, ended: Some(ended), _directory: directory }
@@ -106,6 +107,11 @@ impl Harness {
     /// Ends the daemon in order, and starts the next one with the same directories.
     pub async fn restart(&mut self) {
         self.end().await;
+        self.begin().await;
+    }
+
+    /// Starts the next daemon with the same directories.
+    pub async fn begin(&mut self) {
         let (address, supervisor, ended) = serve(self.config.clone()).await;
         (self.address, self.supervisor, self.ended) = (address, supervisor, Some(ended));
     }

@@ -174,7 +174,7 @@ impl Store {
             Err(TryLockError::Error(e)) => return Err(io("cannot lock", &e)),
         }
         let connection = schema::open(directory)?;
-        for sub in ["modules", "incoming", "logs"] {
+        for sub in ["modules", "incoming", "logs", "compiled"] {
             make_private(&directory.join(sub)).map_err(|e| io("cannot make a directory in", &e))?;
         }
         let loaded = read(&connection).map_err(|e| {
@@ -238,6 +238,11 @@ impl Store {
     /// Where logs are.
     pub(super) fn logs(&self) -> PathBuf {
         self.directory.join("logs")
+    }
+
+    /// Where compiled code is.
+    pub(super) fn compiled(&self) -> PathBuf {
+        self.directory.join("compiled")
     }
 
     /// The file of a stored module.

@@ -1,12 +1,18 @@
 //! From a name to a [`Program`]: stored modules, then files of the `--modules` directories, then the built-in examples.
 //!
-//! A module is known by the SHA-256 of its bytes. It is compiled once per content however many clients ask at the same time,
-//! and the newest compiled modules stay in memory. Nothing here runs on an async thread for longer than a lookup takes.
+//! A module is known by the SHA-256 of its bytes. Its program is made once per content however many clients ask at the same
+//! time ([`compile`](super::compile)), and the newest stay in memory. Nothing here runs on an async thread for longer than a
+//! lookup takes.
 
-use crate::config::{Limits, fixed};
-use crate::daemon::blocking;
+mod upload;
+
+pub use upload::Upload;
+
+use crate::config::{Config, Limits, fixed};
+use crate::daemon::compile::{Compilers, Compiling, Order, Progress, Unavailable};
 use crate::daemon::store::{Change, ModuleRow, Store};
-use crate::engine::{Engine, NotCompiled, Program};
+use crate::daemon::{blocking, hex};
+use crate::engine::{Engine, Program};
 use crate::error::{Error, Result};
 use crate::model::name::Name;
 use crate::model::reply::ModuleView;
@@ -15,17 +21,16 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, Metadata};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
-use tokio::sync::{OnceCell, Semaphore};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// Modules that are part of the program, so that the first command needs no toolchain.
 const BUILT_IN: [(&str, &str); 3] = [
-    ("clock", include_str!("../../guest-examples/clock/clock.wat")),
-    ("hello", include_str!("../../guest-examples/hello/hello.wat")),
-    ("spin", include_str!("../../guest-examples/spin/spin.wat")),
+    ("clock", include_str!("../../../guest-examples/clock/clock.wat")),
+    ("hello", include_str!("../../../guest-examples/hello/hello.wat")),
+    ("spin", include_str!("../../../guest-examples/spin/spin.wat")),
 ];
 
 /// A file that was changed this recently may change again without its times showing it, so it is read again.
@@ -37,6 +42,9 @@ struct Content {
     digest: Arc<str>,
     text: bool,
 }
+
+/// The key of a program.
+type Key = (Arc<str>, bool);
 
 /// A program that is ready, with the digest of what it was compiled from.
 #[derive(Clone)]
@@ -59,13 +67,11 @@ struct BuiltIn {
 
 struct Inner {
     built_in: Vec<BuiltIn>,
-    engine: Arc<Engine>,
     store: Arc<Store>,
     directories: Vec<PathBuf>,
     limits: Limits,
     tracker: TaskTracker,
-    compilers: Semaphore,
-    compilations: AtomicU64,
+    compilers: Compilers,
     state: Mutex<State>,
     /// Held while stored modules change, so that a file is not removed under a `put` of the same bytes.
     changing: tokio::sync::Mutex<()>,
@@ -77,13 +83,33 @@ struct State {
     stored: BTreeMap<String, ModuleRow>,
     /// What files of the `--modules` directories held when they were last read.
     files: HashMap<PathBuf, (Stamp, Content)>,
-    programs: HashMap<(Arc<str>, bool), Cached>,
+    programs: HashMap<Key, Cached>,
     clock: u64,
 }
 
 struct Cached {
-    cell: Arc<OnceCell<Result<Program, String>>>,
+    flight: Arc<Flight>,
     used: u64,
+}
+
+/// One making of a program, that many may wait for.
+#[derive(Default)]
+struct Flight {
+    result: OnceLock<Result<Program, Unavailable>>,
+    progress: Progress,
+    /// Cancelled when the result is there, or never will be.
+    landed: CancellationToken,
+}
+
+impl Flight {
+    /// Whether there is nothing more to expect of it.
+    fn is_spent(&self) -> bool {
+        match self.result.get() {
+            Some(Ok(_) | Err(Unavailable::Refused(_))) => false,
+            Some(Err(_)) => true,
+            None => self.landed.is_cancelled(),
+        }
+    }
 }
 
 /// What changes when a file does.
@@ -119,18 +145,18 @@ enum Source {
 }
 
 impl Modules {
-    /// Reads the table of stored modules.
+    /// Reads the table of stored modules, and looks at the code that was compiled before.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`]; [`Error::Denied`] for a `--modules` directory that is none.
+    /// [`Error::Io`]; [`Error::Internal`]; [`Error::Denied`] for a `--modules` directory that is none.
     pub(super) fn open(
         engine: Arc<Engine>,
         store: Arc<Store>,
-        directories: &[PathBuf],
-        limits: Limits,
+        config: &Config,
         tracker: TaskTracker,
     ) -> Result<Modules> {
+        let directories = &config.module_dirs;
         for directory in directories {
             if !directory.is_dir() {
                 return Err(Error::Denied(format!("--modules {}: there is no such directory", directory.display())));
@@ -138,7 +164,7 @@ impl Modules {
         }
         store.remove_unused_modules()?;
         let stored = store.modules()?.into_iter().map(|row| (row.name.to_ascii_lowercase(), row)).collect();
-        let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+        let compilers = Compilers::open(engine, store.compiled(), config)?;
         let built_in = BUILT_IN.iter().map(|(name, text)| BuiltIn {
             name: name.parse().expect("built-in names keep the rule"),
             text,
@@ -146,13 +172,11 @@ impl Modules {
         });
         Ok(Modules(Arc::new(Inner {
             built_in: built_in.collect(),
-            engine,
             store,
-            directories: directories.to_vec(),
-            limits,
+            directories: directories.clone(),
+            limits: config.limits.clone(),
             tracker,
-            compilers: Semaphore::new(jobs),
-            compilations: AtomicU64::new(0),
+            compilers,
             state: Mutex::new(State { stored, ..State::default() }),
             changing: tokio::sync::Mutex::new(()),
         })))
@@ -163,17 +187,23 @@ impl Modules {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The program called `name`; `digest` insists on one content of a stored module. `compiling` is called if it has to be
-    /// compiled first, which can take a minute.
+    /// The program called `name`; `digest` insists on one content of a stored module. `compiling` hears how far it is, if it
+    /// has to be compiled first, which can take minutes.
     ///
     /// # Errors
     ///
-    /// [`Error::NoModule`], [`Error::BadModule`], [`Error::Io`], [`Error::Limit`] for a file that is too large.
+    /// [`Error::NoModule`], [`Error::BadModule`], [`Error::Io`], [`Error::Limit`] for a file that is too large, or too
+    /// many that wait to be compiled.
     ///
     /// # Cancel safety
     ///
     /// Cancel safe: a compilation goes on for whoever asks next.
-    pub(super) async fn load(&self, name: &Name, digest: Option<&str>, compiling: impl FnOnce()) -> Result<Loaded> {
+    pub(super) async fn load(
+        &self,
+        name: &Name,
+        digest: Option<&str>,
+        compiling: impl FnMut(Compiling),
+    ) -> Result<Loaded> {
         let source = match digest {
             // It may have lost its name by now, to another file that was called the same.
             Some(digest) => match self.compiled(digest) {
@@ -190,7 +220,7 @@ impl Modules {
         let state = self.lock();
         [false, true].into_iter().find_map(|text| {
             let cached = state.programs.get(&(digest.into(), text))?;
-            let program = cached.cell.get()?.as_ref().ok()?.clone();
+            let program = cached.flight.result.get()?.as_ref().ok()?.clone();
             Some(Loaded { digest: digest.into(), program })
         })
     }
@@ -289,74 +319,108 @@ impl Modules {
         Error::Limit { what: "a module", limit: bytesize::ByteSize(max).to_string(), name: "--module-size" }
     }
 
-    /// The compiled form: from memory, from whoever is compiling it already, or compiled now.
-    async fn program(&self, name: &Name, content: Content, source: Source, compiling: impl FnOnce()) -> Result<Loaded> {
-        let key = (Arc::clone(&content.digest), content.text);
-        let cell = {
-            let mut state = self.lock();
-            state.clock += 1;
-            let used = state.clock;
-            let cached = state.programs.entry(key).or_insert_with(|| Cached { cell: Arc::default(), used });
-            cached.used = used;
-            let cell = Arc::clone(&cached.cell);
-            evict(&mut state.programs, self.0.limits.module_cache_max);
-            cell
-        };
-        if !cell.initialized() {
-            compiling();
-            let (this, name, cell) = (self.clone(), name.clone(), Arc::clone(&cell));
-            let digest = Arc::clone(&content.digest);
-            // A task of its own: a client that goes away does not end a compilation that others may be waiting for.
-            let flight = self.0.tracker.spawn(async move {
-                let result = cell.get_or_try_init(|| this.compile(&name, &digest, content.text, source)).await;
-                result.map(|_| ())
-            });
-            flight.await.map_err(|e| Error::Internal(format!("the compilation ended early: {e}")))??;
+    /// The compiled form: from memory, from whoever is making it already, or made now.
+    async fn program(
+        &self,
+        name: &Name,
+        content: Content,
+        source: Source,
+        mut compiling: impl FnMut(Compiling),
+    ) -> Result<Loaded> {
+        let flight = self.flight(name, &content, source);
+        let mut progress = flight.progress.subscribe();
+        while flight.result.get().is_none() {
+            tokio::select! {
+                biased;
+                () = flight.landed.cancelled() => break,
+                // The flight has the sender.
+                Ok(()) = progress.changed() => {
+                    let now = *progress.borrow_and_update();
+                    now.map(&mut compiling);
+                }
+            }
         }
-        match cell.get().expect("the flight filled it") {
-            Ok(program) => Ok(Loaded { digest: content.digest, program: program.clone() }),
-            Err(why) => Err(Error::BadModule { name: name.to_string(), why: why.clone() }),
+        let ended_early = || Error::Internal("the compilation ended early".to_owned());
+        match flight.result.get().ok_or_else(ended_early)?.clone() {
+            Ok(program) => Ok(Loaded { digest: content.digest, program }),
+            Err(Unavailable::Refused(why) | Unavailable::Overrun(why)) => {
+                Err(Error::BadModule { name: name.to_string(), why })
+            }
+            Err(Unavailable::Failed(why)) => Err(Error::io(format!("module '{name}' could not be compiled"), &why)),
+            Err(Unavailable::Changed) => {
+                Err(Error::io(format!("module '{name}'"), &"the file changed while it was read; try again"))
+            }
+            Err(Unavailable::Error(error)) => Err(error),
         }
     }
 
-    /// The outer error is the moment's and is not remembered; the inner one is the module's.
-    async fn compile(
+    /// The flight that makes this content into a program, begun now if there is none. What came of one is forgotten if it may be
+    /// otherwise the next time.
+    fn flight(&self, name: &Name, content: &Content, source: Source) -> Arc<Flight> {
+        let key = (Arc::clone(&content.digest), content.text);
+        let flight = {
+            let mut state = self.lock();
+            state.clock += 1;
+            let used = state.clock;
+            if let Some(cached) = state.programs.get_mut(&key)
+                && !cached.flight.is_spent()
+            {
+                cached.used = used;
+                return Arc::clone(&cached.flight);
+            }
+            let flight = Arc::new(Flight::default());
+            state.programs.insert(key, Cached { flight: Arc::clone(&flight), used });
+            evict(&mut state.programs, self.0.limits.module_cache_max);
+            flight
+        };
+        // A task of its own: a client that goes away does not end a compilation that others may be waiting for.
+        let (this, name, content, result) = (self.clone(), name.clone(), content.clone(), Arc::clone(&flight));
+        self.0.tracker.spawn(async move {
+            let _landing = result.landed.clone().drop_guard();
+            let made = this.make(&name, &content, source, Arc::clone(&result.progress)).await;
+            result.result.set(made).unwrap_or_else(|_| unreachable!("a flight lands once"));
+        });
+        flight
+    }
+
+    async fn make(
         &self,
         name: &Name,
-        digest: &Arc<str>,
-        text: bool,
+        content: &Content,
         source: Source,
-    ) -> Result<Result<Program, String>> {
-        let _permit = self.0.compilers.acquire().await.map_err(|_| Error::ShuttingDown)?;
-        let (this, name, digest) = (self.clone(), name.clone(), Arc::clone(digest));
-        blocking(move || {
-            let stored = matches!(source, Source::Stored(_)).then(|| this.0.store.module_path(&digest));
-            let bytes = match source {
-                Source::BuiltIn(index) => this.0.built_in[index].text.as_bytes().to_vec(),
-                Source::File(path) => this.read_limited(open_regular(&name, &path)?, &path)?,
-                Source::Stored(_) => {
-                    let path = this.0.store.module_path(&digest);
-                    this.read_limited(open_regular(&name, &path)?, &path)?
-                }
-            };
-            if hex(&Sha256::digest(&bytes)) != *digest {
-                if let Some(path) = stored {
-                    // Whatever happened to it: gone, the next `put` of the module brings it again.
-                    let removed = std::fs::remove_file(&path);
-                    tracing::error!(module = %name, removed = removed.is_ok(), "the stored file is damaged");
-                    return Err(Error::io(format!("module '{name}'"), &"its stored file is damaged; put it again"));
-                }
-                return Err(Error::io(format!("module '{name}'"), &"the file changed while it was read; try again"));
+        progress: Progress,
+    ) -> Result<Program, Unavailable> {
+        let stored = matches!(source, Source::Stored(_)).then(|| self.0.store.module_path(&content.digest));
+        let (this, module) = (self.clone(), name.clone());
+        let file = blocking(move || this.open_source(&module, source)).await?;
+        let order = Order { module: file, digest: Arc::clone(&content.digest), text: content.text };
+        let made = self.0.compilers.program(order, progress).await;
+        match (made, stored) {
+            (Err(Unavailable::Changed), Some(path)) => {
+                // Whatever happened to it: gone, the next `put` of the module brings it again.
+                let removed = blocking(move || std::fs::remove_file(&path)).await;
+                tracing::error!(module = %name, removed = removed.is_ok(), "the stored file is damaged");
+                Err(Error::io(format!("module '{name}'"), &"its stored file is damaged; put it again").into())
             }
-            this.0.compilations.fetch_add(1, Ordering::Relaxed);
-            tracing::debug!(module = %name, %digest, bytes = bytes.len(), "compiling");
-            match this.0.engine.compile(&bytes, text) {
-                Ok(program) => Ok(Ok(program)),
-                Err(NotCompiled::Refused(why)) => Ok(Err(why)),
-                Err(NotCompiled::Failed(why)) => Err(Error::io(format!("module '{name}' could not be compiled"), &why)),
+            (made, _) => made,
+        }
+    }
+
+    fn open_source(&self, name: &Name, source: Source) -> Result<File> {
+        let path = match source {
+            Source::BuiltIn(index) => {
+                let failed = |e| Error::io(format!("module '{name}' cannot be read"), &e);
+                let mut file = tempfile::tempfile_in(self.0.store.incoming()).map_err(failed)?;
+                file.write_all(self.0.built_in[index].text.as_bytes()).map_err(failed)?;
+                return Ok(file);
             }
-        })
-        .await
+            Source::File(path) => path,
+            Source::Stored(row) => self.0.store.module_path(&row.sha256),
+        };
+        let file = open_regular(name, &path)?;
+        let bytes = file.metadata().map_err(|e| read_error(&path, &e))?.len();
+        let max = u64::try_from(self.0.limits.module_bytes_max).unwrap_or(u64::MAX);
+        if bytes > max { Err(self.too_large()) } else { Ok(file) }
     }
 
     /// How many are stored.
@@ -371,7 +435,12 @@ impl Modules {
 
     /// How many compilations were begun.
     pub(crate) fn compilations(&self) -> u64 {
-        self.0.compilations.load(Ordering::Relaxed)
+        self.0.compilers.compilations()
+    }
+
+    /// What compiles.
+    pub(super) fn compilers(&self) -> &Compilers {
+        &self.0.compilers
     }
 
     /// Every module that a name leads to, by name.
@@ -539,87 +608,11 @@ impl Modules {
     }
 }
 
-/// A module on its way in. Dropped before [`Upload::finish`], it leaves nothing behind.
-pub struct Upload {
-    modules: Modules,
-    name: Name,
-    text: bool,
-    file: tempfile::NamedTempFile,
-    hash: Sha256,
-    missing: u64,
-    bytes: u64,
-}
-
-impl Upload {
-    /// Bytes that are still to come.
-    pub fn missing(&self) -> u64 {
-        self.missing
-    }
-
-    /// Takes the next bytes, at most [`Upload::missing`].
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`].
-    pub async fn write(mut self, bytes: bytes::Bytes) -> Result<Upload> {
-        self.missing = self.missing.checked_sub(bytes.len() as u64).expect("no more than what is missing");
-        blocking(move || {
-            self.hash.update(&bytes);
-            self.file.write_all(&bytes).map_err(|e| Error::io("cannot store the module", &e))?;
-            Ok(self)
-        })
-        .await
-    }
-
-    /// Compiles what came, and stores it if it can run. `sha256` is what the sender says that it sent.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::BadModule`], [`Error::Usage`] if the digests differ, [`Error::Io`].
-    pub async fn finish(self, sha256: Option<&str>, compiling: impl FnOnce()) -> Result<ModuleView> {
-        assert!(self.missing == 0, "an upload is finished when all is there");
-        let Upload { modules, name, text, file, hash, bytes, .. } = self;
-        let digest = hex(&hash.finalize());
-        if sha256.is_some_and(|said| said != digest) {
-            return Err(Error::Usage(format!("what arrived has the SHA-256 {digest}, not the one that was announced")));
-        }
-        let content = Content { digest: digest.as_str().into(), text };
-        let source = Source::File(file.path().to_owned());
-        modules.program(&name, content, source, compiling).await?;
-        let row = ModuleRow { name: name.to_string(), sha256: digest, bytes, text };
-        // A task of its own: a client that goes away now must not leave it half done.
-        let tracker = modules.0.tracker.clone();
-        let stored = tracker.spawn(async move {
-            let _changing = modules.0.changing.lock().await;
-            let path = modules.0.store.module_path(&row.sha256);
-            blocking(move || persist(file, &path)).await?;
-            let sha256 = row.sha256.clone();
-            let recorded = modules.record(&name, row).await;
-            if recorded.is_err() {
-                modules.remove_unused(&sha256).await;
-            }
-            recorded
-        });
-        stored.await.map_err(|e| Error::Internal(format!("storing the module ended early: {e}")))?
-    }
-}
-
-/// Puts a received file in its place, synced: the name that will point to it survives a power cut, so the bytes have to.
-fn persist(file: tempfile::NamedTempFile, path: &Path) -> Result<()> {
-    let io = |e: &dyn std::fmt::Display| Error::io(format!("cannot store {}", path.display()), e);
-    file.as_file().sync_all().map_err(|e| io(&e))?;
-    file.persist(path).map_err(|e| io(&e))?;
-    #[cfg(unix)]
-    if let Some(directory) = path.parent() {
-        File::open(directory).and_then(|d| d.sync_all()).map_err(|e| io(&e))?;
-    }
-    Ok(())
-}
-
-/// Drops the compiled modules that were used least recently; running instances keep theirs.
-fn evict(programs: &mut HashMap<(Arc<str>, bool), Cached>, max: usize) {
+/// Drops the compiled modules that were used least recently; running instances keep theirs, and what is being made stays.
+fn evict(programs: &mut HashMap<Key, Cached>, max: usize) {
     while programs.len() > max {
-        let oldest = programs.iter().min_by_key(|(_, c)| c.used).map(|(key, _)| key.clone());
+        let done = programs.iter().filter(|(_, cached)| cached.flight.landed.is_cancelled());
+        let oldest = done.min_by_key(|(_, cached)| cached.used).map(|(key, _)| key.clone());
         let Some(key) = oldest else { return };
         programs.remove(&key);
     }
@@ -651,12 +644,4 @@ fn open_regular(name: &Name, path: &Path) -> Result<File> {
 
 fn read_error(path: &Path, e: &std::io::Error) -> Error {
     Error::io(format!("cannot read {}", path.display()), e)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
-        let _infallible = write!(out, "{byte:02x}");
-        out
-    })
 }

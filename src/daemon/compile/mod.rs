@@ -1,0 +1,270 @@
+//! From the file of a module to a program: the code of an earlier time, or a compiler that gets its turn.
+//!
+//! Nothing is compiled in this process. [`places`] says whose turn it is, [`child`] runs the compiler, [`cache`] keeps what it
+//! made; the engine maps that. Memory for compilers is bounded by their number times `--compile-memory`.
+
+mod cache;
+mod child;
+mod places;
+
+pub use child::Said;
+
+use crate::config::{Config, Limits, fixed};
+use crate::daemon::{blocking, hex};
+use crate::engine::{self, Engine, NotLoaded, Program};
+use crate::error::{Error, Result};
+use cache::Cache;
+use child::Task;
+use places::{Place, Places, Step};
+use sha2::{Digest, Sha256};
+use std::fs::File;
+use std::io::Seek;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Processors for each slow place.
+const PROCESSORS_PER_SLOW: usize = 4;
+
+/// Why there is no program.
+#[derive(Debug, Clone)]
+pub(super) enum Unavailable {
+    /// It cannot run here, now or later: one line.
+    Refused(String),
+    /// It cannot be compiled within the limits: one line, which names the one.
+    Overrun(String),
+    /// The file is not the one that was looked at.
+    Changed,
+    /// This machine could not do it now.
+    Failed(String),
+    /// It did not get so far.
+    Error(Error),
+}
+
+impl From<Error> for Unavailable {
+    fn from(error: Error) -> Unavailable {
+        Unavailable::Error(error)
+    }
+}
+
+/// How far a compilation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compiling {
+    /// It waits for its turn; 1 is next.
+    Waiting {
+        /// Its place.
+        place: usize,
+    },
+    /// It goes on since then.
+    Since(Instant),
+}
+
+/// Says how far it is to whoever wants to know.
+pub(super) type Progress = Arc<watch::Sender<Option<Compiling>>>;
+
+/// What is to be compiled.
+pub(super) struct Order {
+    /// The bytes, opened and not read yet.
+    pub module: File,
+    /// Their SHA-256, in hex.
+    pub digest: Arc<str>,
+    /// Whether they are WebAssembly text.
+    pub text: bool,
+}
+
+/// Makes programs. A cheap handle; clones share everything.
+#[derive(Clone)]
+pub(super) struct Compilers(Arc<Inner>);
+
+struct Inner {
+    engine: Arc<Engine>,
+    cache: Cache,
+    /// What code has in common that this daemon can use.
+    fingerprint: String,
+    places: Places,
+    program: Option<PathBuf>,
+    limits: Limits,
+    compilations: AtomicU64,
+    closing: CancellationToken,
+}
+
+impl Compilers {
+    /// Compilers that keep their code in `directory`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], [`Error::Internal`].
+    pub(super) fn open(engine: Arc<Engine>, directory: PathBuf, config: &Config) -> Result<Compilers> {
+        let limits = config.limits.clone();
+        let quick = std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(Compilers(Arc::new(Inner {
+            engine,
+            cache: Cache::open(directory, limits.compiled_bytes_max)?,
+            fingerprint: engine::Compiler::new()?.fingerprint(),
+            places: Places::new(quick, quick.div_ceil(PROCESSORS_PER_SLOW), limits.compile_queue_max),
+            program: config.program.clone(),
+            limits,
+            compilations: AtomicU64::new(0),
+            closing: CancellationToken::new(),
+        })))
+    }
+
+    /// How many modules were compiled, or are being compiled.
+    pub(super) fn compilations(&self) -> u64 {
+        self.0.compilations.load(Ordering::Relaxed)
+    }
+
+    /// How many modules wait for their turn.
+    pub(super) fn waiting(&self) -> usize {
+        self.0.places.waiting()
+    }
+
+    /// Bytes of code on disk.
+    pub(super) fn bytes_kept(&self) -> u64 {
+        self.0.cache.bytes()
+    }
+
+    /// The daemon ends: compilers that run are killed, and none is started any more.
+    pub(super) fn close(&self) {
+        self.0.closing.cancel();
+    }
+
+    /// The program that the module is.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a compiler that runs is killed.
+    pub(super) async fn program(&self, order: Order, progress: Progress) -> Result<Program, Unavailable> {
+        let key = self.key(&order);
+        if let Some(program) = self.kept(&key).await? {
+            return Ok(program);
+        }
+        tokio::select! {
+            biased;
+            () = self.0.closing.cancelled() => Err(Error::ShuttingDown.into()),
+            made = self.make(key, order, progress) => made,
+        }
+    }
+
+    fn key(&self, order: &Order) -> String {
+        let kind = if order.text { "text" } else { "binary" };
+        hex(&Sha256::digest(format!("{} {kind} {}", order.digest, self.0.fingerprint)))
+    }
+
+    /// Code of an earlier time.
+    async fn kept(&self, key: &str) -> Result<Option<Program>, Unavailable> {
+        let (this, key) = (self.clone(), key.to_owned());
+        blocking(move || {
+            let Some(file) = this.0.cache.get(&key) else { return Ok(None) };
+            match this.0.engine.load(file) {
+                Ok(program) => Ok(Some(program)),
+                Err(NotLoaded::Refused(why)) => Err(Unavailable::Refused(why)),
+                Err(NotLoaded::Unusable(why)) => {
+                    this.0.cache.remove(&key, &why);
+                    Ok(None)
+                }
+            }
+        })
+        .await
+    }
+
+    async fn make(&self, key: String, mut order: Order, progress: Progress) -> Result<Program, Unavailable> {
+        let bytes = order.module.metadata().map_err(|e| Unavailable::Failed(e.to_string()))?.len();
+        let told = |progress: &Progress| {
+            let progress = Arc::clone(progress);
+            move |place| {
+                progress.send_replace(Some(Compiling::Waiting { place }));
+            }
+        };
+        let mut place = self.0.places.quick(bytes, told(&progress)).await?;
+        self.0.compilations.fetch_add(1, Ordering::Relaxed);
+        loop {
+            progress.send_replace(Some(Compiling::Since(Instant::now())));
+            if let Some(made) = self.attempt(&key, &mut order, &mut place).await {
+                return made;
+            }
+            drop(place);
+            place = self.0.places.slow(told(&progress)).await?;
+        }
+    }
+
+    /// Compiles. `None`: it had to make room.
+    async fn attempt(&self, key: &str, order: &mut Order, place: &mut Place) -> Option<Result<Program, Unavailable>> {
+        let begun = Instant::now();
+        let (module, code) = match self.files(order).await {
+            Ok(files) => files,
+            Err(e) => return Some(Err(e)),
+        };
+        let written = match code.reopen() {
+            Ok(file) => file,
+            Err(e) => return Some(Err(Unavailable::Failed(e.to_string()))),
+        };
+        tracing::debug!(digest = %order.digest, "compiling");
+        let task = Task {
+            program: self.0.program.as_ref(),
+            module,
+            code: written,
+            digest: &order.digest,
+            text: order.text,
+            limits: &self.0.limits,
+        };
+        let compiled = tokio::select! {
+            compiled = child::compile(task) => compiled,
+            () = self.until_it_must_leave(begun, place) => {
+                tracing::debug!(digest = %order.digest, "makes room for others, and is begun again");
+                return None;
+            }
+        };
+        tracing::debug!(digest = %order.digest, took = ?begun.elapsed(), ?compiled, "a compiler ended");
+        Some(match compiled {
+            Ok(()) => self.keep(key, code).await,
+            Err(why) => Err(why),
+        })
+    }
+
+    /// Returns when a compilation in `place` has to be given up for others; in a slow place, never.
+    async fn until_it_must_leave(&self, begun: Instant, place: &mut Place) {
+        if place.is_slow() {
+            return std::future::pending().await;
+        }
+        tokio::time::sleep_until(begun + fixed::COMPILE_QUICK).await;
+        loop {
+            self.0.places.pressed().await;
+            match self.0.places.make_room(place) {
+                Step::Slow => return std::future::pending().await,
+                Step::Leave => return,
+                Step::Stay => tokio::task::yield_now().await,
+            }
+        }
+    }
+
+    /// The module from its beginning, and an empty file for the code.
+    async fn files(&self, order: &mut Order) -> Result<(File, tempfile::NamedTempFile), Unavailable> {
+        let again = order.module.rewind().and_then(|()| order.module.try_clone());
+        let module = again.map_err(|e| Unavailable::Failed(e.to_string()))?;
+        let this = self.clone();
+        Ok((module, blocking(move || this.0.cache.begin()).await?))
+    }
+
+    async fn keep(&self, key: &str, code: tempfile::NamedTempFile) -> Result<Program, Unavailable> {
+        let (this, key) = (self.clone(), key.to_owned());
+        blocking(move || {
+            let file = this.0.cache.keep(&key, code)?;
+            this.0.engine.load(file).map_err(|e| match e {
+                NotLoaded::Refused(why) => Unavailable::Refused(why),
+                NotLoaded::Unusable(why) => {
+                    this.0.cache.remove(&key, &why);
+                    Unavailable::Failed(format!("its compiler made nothing that can be used: {why}"))
+                }
+            })
+        })
+        .await
+    }
+}
