@@ -7,7 +7,7 @@
 #![expect(clippy::print_stdout, reason = "the table is what this program is for")]
 
 use coracle::client::{Client, Next};
-use coracle::config::Config;
+use coracle::config::{Config, Durability};
 use coracle::model::reply::{Inspection, InstanceView, StreamEvent};
 use coracle::server;
 use std::io::{BufRead, BufReader};
@@ -37,6 +37,8 @@ impl Drop for Daemon {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Queue {
     Fair,
+    /// Ours, and nothing is written down: what is left is not the disk's.
+    Unwritten,
     Plain,
 }
 
@@ -46,7 +48,11 @@ impl Daemon {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let this = std::env::current_exe().expect("this program has a path");
         let mut child = Command::new(this)
-            .arg(if queue == Queue::Fair { "serve-fair" } else { "serve-plain" })
+            .arg(match queue {
+                Queue::Fair => "serve-fair",
+                Queue::Unwritten => "serve-unwritten",
+                Queue::Plain => "serve-plain",
+            })
             .arg(directory.path())
             .stdout(Stdio::piped())
             .spawn()
@@ -76,13 +82,15 @@ fn main() {
     if let [_, how, directory] = args.as_slice()
         && how.starts_with("serve-")
     {
-        return runtime.block_on(serve(Path::new(directory), how == "serve-plain"));
+        return runtime.block_on(serve(Path::new(directory), how));
     }
     let only = args.iter().skip(1).find(|a| !a.starts_with('-')).map(String::as_str);
     let wanted = |part: &str| only.is_none_or(|only| only == part);
     runtime.block_on(async {
-        if wanted("crowd") {
-            crowd().await;
+        if only == Some("fair") {
+            crowd(&[Queue::Fair, Queue::Unwritten]).await;
+        } else if wanted("crowd") {
+            crowd(&[Queue::Fair, Queue::Unwritten, Queue::Plain]).await;
         }
         if wanted("shares") {
             shares().await;
@@ -96,10 +104,13 @@ fn main() {
     });
 }
 
-async fn serve(directory: &Path, plain: bool) {
+async fn serve(directory: &Path, how: &str) {
     let mut config = Config::new(([127, 0, 0, 1], 0).into(), directory.join("state"), directory.join("root"));
     config.module_dirs.push(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guests"));
-    config.plain_queue = plain;
+    config.plain_queue = how == "serve-plain";
+    if how == "serve-unwritten" {
+        config.durability = Durability::Off;
+    }
     config.program = Some(env!("CARGO_BIN_EXE_coracle").into());
     let server = server::start(config).await.expect("the daemon starts");
     println!("{}", server.address());
@@ -141,10 +152,15 @@ impl Plain {
     }
 }
 
-async fn crowd() {
+async fn crowd(queues: &[Queue]) {
     println!("{:44} {:>6} {:>9} {:>9} {:>9}", "ms", "n", "p50", "p99", "worst");
-    for queue in [Queue::Fair, Queue::Plain] {
-        let name = if queue == Queue::Fair { "" } else { ", plain queue" };
+    for &queue in queues {
+        let name = match queue {
+            Queue::Fair => "",
+            Queue::Unwritten => ", no store",
+            Queue::Plain => ", plain queue",
+        };
+        let goal = |ms: f64| Some(ms).filter(|_| queue != Queue::Plain);
         let daemon = Daemon::start(queue);
         let mut client = daemon.client().await;
         let mut plain =
@@ -160,7 +176,7 @@ async fn crowd() {
         }
         // The first turns of newcomers go before others' and are used up by now; and the plain queue needs time to fill.
         tokio::time::sleep(Duration::from_secs(5)).await;
-        let (lists, hellos, stops) = if queue == Queue::Fair { (5000, 2000, 500) } else { (500, 8, 8) };
+        let (lists, hellos, stops) = if queue != Queue::Plain { (5000, 2000, 500) } else { (500, 4, 2) };
         let mut times = vec![];
         for _ in 0..lists {
             time(&mut times, async {
@@ -168,12 +184,12 @@ async fn crowd() {
             })
             .await;
         }
-        row(&format!("list: {CROWD} spinning{name}"), times, Some(1.0).filter(|_| queue == Queue::Fair));
+        row(&format!("list: {CROWD} spinning{name}"), times, goal(1.0));
         let mut times = vec![];
         for _ in 0..hellos {
             time(&mut times, hello(&mut client)).await;
         }
-        row(&format!("run hello, wait: {CROWD} spinning{name}"), times, Some(2.0).filter(|_| queue == Queue::Fair));
+        row(&format!("run hello, wait: {CROWD} spinning{name}"), times, goal(2.0));
         let mut times = vec![];
         for i in 0..stops {
             let name = format!("s{i}");
@@ -183,7 +199,7 @@ async fn crowd() {
             .await;
             client.run(&["--name", &name, "spin"]).await.expect("accepted");
         }
-        row(&format!("stop: {CROWD} spinning{name}"), times, Some(10.0).filter(|_| queue == Queue::Fair));
+        row(&format!("stop: {CROWD} spinning{name}"), times, goal(10.0));
         if queue == Queue::Fair {
             row("how late: wakes each 10 ms, 1000 spinning", lateness(&mut client).await, Some(5.0));
             client.run(&["--name", "fill1", "fill"]).await.expect("accepted");

@@ -32,6 +32,7 @@ fn sandbox(total: &Arc<MemoryBudget>) -> Sandbox {
         memory_total: Arc::clone(total),
         handles_max: 16,
         table_entries_max: 100_000,
+        random_bytes_max: 64 << 10,
         hostcall_bytes_max: 32 << 20,
         on_enter: Box::new(|| ()),
     }

@@ -28,6 +28,11 @@ pub struct Config {
     /// within 200 ms, `full` syncs everything before the reply
     #[arg(long, value_enum, default_value_t)]
     pub durability: Durability,
+    /// Priority of guests that compute, towards everything else on the machine (or in the daemon's cgroup): `idle` gives way to
+    /// whatever else wants to run, at once; `low` as nice 10 does; `normal` not at all. New guests, and those that mostly wait,
+    /// have a thread that does not step back
+    #[arg(long, value_enum, default_value_t)]
+    pub guest_priority: GuestPriority,
     /// Leaves the order of guests to the runtime, first in, first out: for benches that want to know what ours costs.
     #[arg(skip)]
     pub plain_queue: bool,
@@ -37,6 +42,18 @@ pub struct Config {
     /// The limits
     #[command(flatten)]
     pub limits: Limits,
+}
+
+/// How far guests that compute step back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum GuestPriority {
+    /// Only when nothing else wants the processor.
+    #[default]
+    Idle,
+    /// Less than others.
+    Low,
+    /// Like others; answers then wait for a slice of theirs at times.
+    Normal,
 }
 
 /// When changes are synced. Both survive the death of the daemon; this is about the death of the machine.
@@ -147,6 +164,9 @@ pub struct Limits {
     /// the system allows the daemon]
     #[arg(long = "mappings", value_name = "N", value_parser = parse_count::<1_000_000_000>)]
     pub mappings_max: Option<usize>,
+    /// Random bytes that a guest gets in one call; filling more is a long step that nothing can interrupt
+    #[arg(long = "random-size", value_name = "SIZE", value_parser = parse_size, default_value = "64k")]
+    pub random_bytes_max: usize,
     /// Host memory that one call of a guest may take for its arguments and results
     #[arg(long = "hostcall-memory", value_name = "SIZE", value_parser = parse_size, default_value = "32m")]
     pub hostcall_bytes_max: usize,
@@ -172,14 +192,16 @@ where
 pub mod fixed {
     use std::time::Duration;
 
-    /// Epoch tick: how long a guest may compute before others get their turn and its own end is noticed.
-    pub const TICK: Duration = Duration::from_millis(5);
+    /// Epoch tick: how soon a guest that computes notices that it should end, or that its turn is over.
+    pub const TICK: Duration = Duration::from_millis(1);
+    /// Ticks that a guest may compute for where others wait for their turn.
+    pub const TURN_TICKS: u64 = 5;
+    /// The same for one that is new, or mostly waits, and is served before others.
+    pub const TURN_TICKS_QUICK: u64 = 1;
     /// Stack of WebAssembly code; deeper recursion traps.
     pub const WASM_STACK_BYTES: usize = 512 * 1024;
     /// Stack of a guest with its host calls; what is above [`WASM_STACK_BYTES`] is the host code's.
     pub const STACK_BYTES: usize = 2 * 1024 * 1024;
-    /// Random bytes that a guest gets in one call: filling more would be a long step without a yield.
-    pub const RANDOM_BYTES_MAX: u64 = 64 * 1024;
     /// Core instances and tables within one component instance.
     pub const CORE_INSTANCES_MAX: usize = 256;
     /// Memories of one instance: each reserves 4 GiB of addresses, however small it is.
@@ -319,7 +341,7 @@ mod tests {
     #[test]
     fn every_limit_has_a_flag_and_says_what_it_bounds() {
         let all = limits();
-        assert_eq!(all.len(), 31);
+        assert_eq!(all.len(), 32);
         for limit in all {
             assert!(!limit.what.is_empty(), "{limit:?}");
             let of_the_machine = ["--memory-total", "--open-files", "--mappings"].contains(&limit.flag.as_str());

@@ -31,8 +31,9 @@ use shutdown::Told;
 use std::io::Write;
 use std::time::Duration;
 
-/// Descriptors that a daemon may have more after everything than before: those of its database and logs come and go.
-const DESCRIPTORS_SLACK: usize = 8;
+/// Descriptors that a daemon may have more after everything than before: those of its database and logs come and go, and each
+/// module in memory, of 32 at most, has its file.
+const DESCRIPTORS_SLACK: usize = 8 + 32;
 
 /// Past the capture of the test's output, so that a person sees it.
 fn say(what: &str) {

@@ -9,8 +9,9 @@ use crate::error::{Error, Result};
 
 /// Descriptors that are kept back: listener, database, log, files of modules, the threads' own.
 const DESCRIPTORS_KEPT: usize = 256;
-/// Descriptors of an instance whatever it does: its directory, lent and opened.
-const DESCRIPTORS_EACH: usize = 2;
+/// Descriptors of an instance whatever it does: its directory, lent and opened, and the code that it runs (wasmtime keeps the
+/// file of mapped code open).
+const DESCRIPTORS_EACH: usize = 3;
 /// Entries of the memory map that are kept back: code, heaps, stacks of threads.
 const MAPS_KEPT: usize = 8_192;
 /// Entries for one mapping of ours: accessible part, reservation, guards.
@@ -48,8 +49,9 @@ impl Budget {
     ///
     /// [`Error::Denied`] if not even one instance fits.
     pub(super) fn new(limits: &Limits) -> Result<Budget> {
-        // A module that waits to be compiled is an open file too.
-        let kept = limits.connections_max.saturating_add(limits.compile_queue_max).saturating_add(DESCRIPTORS_KEPT);
+        // A module that waits to be compiled is an open file too, and so is one that is kept in memory.
+        let kept = [limits.connections_max, limits.compile_queue_max, limits.module_cache_max, DESCRIPTORS_KEPT];
+        let kept = kept.into_iter().fold(0, usize::saturating_add);
         let files = limits.open_files_max.unwrap_or_else(|| descriptors().saturating_sub(kept));
         let mappings = limits
             .mappings_max
@@ -160,7 +162,7 @@ mod tests {
 
     #[test]
     fn what_was_promised_is_given_back_whole() {
-        let mut budget = budget(26, 100);
+        let mut budget = budget(29, 100);
         let opens = Needs { files: true, memories: 1 };
         let first = budget.promise(opens).unwrap();
         let second = budget.promise(opens).unwrap();
@@ -178,7 +180,7 @@ mod tests {
         let large = Needs { files: true, memories: 4 };
         budget.promise(large).unwrap();
         assert!(budget.promise(large).unwrap_err().to_string().contains("--mappings"));
-        assert_eq!((budget.files.promised, budget.mappings.promised), (12, 5));
+        assert_eq!((budget.files.promised, budget.mappings.promised), (13, 5));
         assert!(budget.promise(Needs { files: true, memories: usize::MAX }).is_err());
     }
 }

@@ -89,6 +89,7 @@ impl Supervisor {
             memory_total: Arc::clone(&self.0.memory_total),
             handles_max: self.0.limits.handles_max,
             table_entries_max: self.0.limits.table_entries_max,
+            random_bytes_max: self.0.limits.random_bytes_max,
             hostcall_bytes_max: self.0.limits.hostcall_bytes_max,
             on_enter: Box::new(move || {
                 let (supervisor, live, control) = entered;

@@ -83,6 +83,7 @@ impl Supervisor {
                 let (used, max) = self.lock().budget.mappings();
                 of(used, count(max))
             }
+            "--random-size" => bytes(limits.random_bytes_max),
             "--hostcall-memory" => bytes(limits.hostcall_bytes_max),
             _ => unreachable!("a test goes through all of them"),
         }

@@ -30,14 +30,14 @@ pub use logs::{Log, Query, Read, Reader};
 pub use modules::Upload;
 pub use supervisor::Supervisor;
 
-use crate::config::{Config, fixed};
-use crate::engine::Engine;
+use crate::config::{Config, GuestPriority, fixed};
+use crate::engine::{self, Engine};
 use crate::error::{Error, Result};
 use crate::model::registry::Registry;
 use budget::Budget;
 use logs::Logs;
 use modules::Modules;
-use scheduler::Scheduler;
+use scheduler::{Scheduler, Serves};
 use std::sync::Arc;
 use store::Store;
 use supervisor::Parts;
@@ -63,7 +63,7 @@ struct Guests {
 }
 
 impl Guests {
-    fn start(engine: &Arc<Engine>, plain: bool) -> Result<Guests> {
+    fn start(engine: &Arc<Engine>, config: &Config) -> Result<Guests> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             // Of the threads that do the blocking work of guests; the runtime's own is ours.
@@ -80,10 +80,18 @@ impl Guests {
             })
             .map_err(|e| Error::io("cannot start the threads for guests", &e))?;
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let engine = Arc::clone(engine);
-        let scheduler = Scheduler::start(&handle, processors, move || engine.tick());
+        let (engine, priority) = (Arc::clone(engine), config.guest_priority);
+        let scheduler = Scheduler::start(
+            &handle,
+            processors,
+            move || engine.tick(),
+            move |serves| match serves {
+                Serves::Quick => engine::set_turn_ticks(fixed::TURN_TICKS_QUICK),
+                Serves::All | Serves::AllButOne => step_back(priority),
+            },
+        );
         let scheduler = scheduler.inspect_err(|_| ended.cancel())?;
-        if plain {
+        if config.plain_queue {
             scheduler.leave_to(plain_runtime(processors)?);
         }
         Ok(Guests { scheduler, ended })
@@ -121,7 +129,7 @@ impl Daemon {
         let loaded = store.loaded();
         raise_descriptor_limit();
         let engine = Arc::new(Engine::new()?);
-        let guests = Guests::start(&engine, config.plain_queue)?;
+        let guests = Guests::start(&engine, config)?;
         let tracker = TaskTracker::new();
         let workspaces = Workspaces::new(&config.root, Arc::clone(&store))?;
         let modules = Modules::open(Arc::clone(&engine), Arc::clone(&store), config, tracker.clone())?;
@@ -195,6 +203,30 @@ fn plain_runtime(processors: usize) -> Result<tokio::runtime::Runtime> {
         .on_thread_start(lower_priority)
         .build()
         .map_err(|e| Error::io("cannot start the threads for guests", &e))
+}
+
+/// For the threads of those who compute: what answers goes before them.
+fn step_back(priority: GuestPriority) {
+    match priority {
+        GuestPriority::Normal => {}
+        GuestPriority::Low => lower_priority(),
+        GuestPriority::Idle => {
+            use thread_priority::{ThreadPriority, set_current_thread_priority};
+            // sched(7): unlike a nice value, SCHED_IDLE makes way for whoever wakes up at once, and not after a slice.
+            #[cfg(target_os = "linux")]
+            let set = thread_priority::set_thread_priority_and_policy(
+                thread_priority::thread_native_id(),
+                ThreadPriority::Min,
+                thread_priority::ThreadSchedulePolicy::Normal(thread_priority::NormalThreadSchedulePolicy::Idle),
+            )
+            .or_else(|_| set_current_thread_priority(ThreadPriority::Min));
+            #[cfg(not(target_os = "linux"))]
+            let set = set_current_thread_priority(ThreadPriority::Min);
+            if let Err(e) = set {
+                tracing::debug!("guest threads keep their priority: {e}");
+            }
+        }
+    }
 }
 
 /// On Linux a thread has a nice value of its own (setpriority(2), "C library/kernel differences"): guests step back behind

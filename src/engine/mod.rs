@@ -18,7 +18,7 @@ pub use program::{Needs, NotLoaded, Program};
 pub use run::run;
 pub use sandbox::{MemoryBudget, Sandbox};
 pub use stdio::{Sink, StdinPipe};
-pub use ticker::Paced;
+pub use ticker::{Paced, set_turn_ticks};
 
 use crate::config::fixed;
 use crate::error::{Error, Result};
@@ -97,7 +97,7 @@ impl Engine {
 
     /// Ends the current tick at once, so that whoever computes is asked now whether it should go on.
     pub fn tick(&self) {
-        self.ticker.tick(&self.engine);
+        self.ticker.interrupt(&self.engine);
     }
 
     /// Lets the ticker run while `future` is being polled, and only then.

@@ -8,6 +8,7 @@ use crate::config::fixed;
 use crate::model::instance::{Ended, ExitStatus};
 use bytesize::ByteSize;
 use std::fmt::Write;
+use wasmtime::component::ResourceTableError;
 use wasmtime::{Store, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 use wasmtime_wasi::p2::bindings::CommandPre;
@@ -79,7 +80,7 @@ fn ended_by(error: &wasmtime::Error, refused: Option<String>, entered: bool) -> 
     let trap = error.downcast_ref::<Trap>();
     let mut message = match trap {
         Some(trap) => trap.to_string().trim_start_matches("wasm trap: ").to_owned(),
-        None => error.root_cause().to_string(),
+        None => host_call(error),
     };
     if let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() {
         message.push_str(&frames(backtrace));
@@ -95,6 +96,18 @@ fn ended_by(error: &wasmtime::Error, refused: Option<String>, entered: bool) -> 
             let kind = trap.map_or("host-call", |t| trap_word(*t));
             Ended::new(ExitStatus::Trapped, format!("trap:{kind}"), Some(message))
         }
+    }
+}
+
+/// Why a call of the host failed for good; where a limit of ours is behind it, with its flag.
+fn host_call(error: &wasmtime::Error) -> String {
+    let cause = error.root_cause().to_string();
+    let full = error.chain().any(|e| matches!(e.downcast_ref(), Some(ResourceTableError::Full)));
+    match cause.starts_with("requested len ") {
+        _ if full => "it has as many files, directories and streams open as it may (--handles)".to_owned(),
+        // wasmtime-wasi's words for random bytes: how many, and the limit.
+        true => format!("random bytes: {cause} (--random-size)"),
+        false => cause,
     }
 }
 

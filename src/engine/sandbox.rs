@@ -38,6 +38,8 @@ pub struct Sandbox {
     pub memory_total: Arc<MemoryBudget>,
     /// Open files, directories and streams.
     pub handles_max: usize,
+    /// Random bytes that one call may ask for.
+    pub random_bytes_max: usize,
     /// Host memory that one call may take, in bytes.
     pub hostcall_bytes_max: usize,
     /// Called once, when guest code is entered.
@@ -254,7 +256,7 @@ impl Sandbox {
             .envs(&self.env)
             .stdout(Stdout::new(Arc::clone(&self.sink), StdStream::Stdout))
             .stderr(Stdout::new(self.sink, StdStream::Stderr))
-            .max_random_size(fixed::RANDOM_BYTES_MAX);
+            .max_random_size(u64::try_from(self.random_bytes_max).unwrap_or(u64::MAX));
         if let Some(stdin) = self.stdin {
             builder.stdin(stdin);
         }
@@ -312,6 +314,7 @@ pub(super) mod tests {
             memory_total: Arc::new(MemoryBudget::new(1 << 30)),
             handles_max: 16,
             table_entries_max: 100_000,
+            random_bytes_max: 64 << 10,
             hostcall_bytes_max: 32 << 20,
             on_enter: Box::new(|| ()),
         }

@@ -13,7 +13,7 @@ use std::thread::{self, Thread};
 use wasmtime::EngineWeak;
 
 /// Ticks without a guest before the thread goes to sleep: waking it costs a system call, so not after each short run.
-const IDLE_TICKS: u32 = 20;
+const IDLE_TICKS: u32 = 100;
 
 #[derive(Default)]
 struct Shared {
@@ -21,6 +21,8 @@ struct Shared {
     polled: AtomicUsize,
     /// Ticks so far.
     ticks: AtomicU64,
+    /// Those of them that end every turn, however short it was.
+    interrupts: AtomicU64,
     asleep: AtomicBool,
     ended: AtomicBool,
 }
@@ -28,14 +30,21 @@ struct Shared {
 /// What this thread is polling.
 #[derive(Clone, Copy)]
 struct Turn {
-    /// Ticks when it began.
+    /// Ticks and interrupts when it began.
     begun: u64,
+    interrupts: u64,
     /// Whether the guest yielded because of a tick, and not because it waits for something.
     computed: bool,
 }
 
 thread_local! {
-    static TURN: Cell<Turn> = const { Cell::new(Turn { begun: 0, computed: false }) };
+    static TURN: Cell<Turn> = const { Cell::new(Turn { begun: 0, interrupts: 0, computed: false }) };
+    static TURN_TICKS: Cell<u64> = const { Cell::new(fixed::TURN_TICKS) };
+}
+
+/// How long guests may compute on this thread at a time.
+pub fn set_turn_ticks(ticks: u64) {
+    TURN_TICKS.set(ticks);
 }
 
 impl Shared {
@@ -43,6 +52,10 @@ impl Shared {
         // Counted first: a guest that is asked at this tick must not take it for an earlier one.
         self.ticks.fetch_add(1, SeqCst);
         engine.increment_epoch();
+    }
+
+    fn turn(&self) -> Turn {
+        Turn { begun: self.ticks.load(SeqCst), interrupts: self.interrupts.load(SeqCst), computed: false }
     }
 }
 
@@ -55,7 +68,8 @@ impl Turns {
     /// at the beginning of its turn all the same.
     pub(super) fn is_over(&self) -> bool {
         let turn = TURN.get();
-        let over = turn.begun != self.0.ticks.load(SeqCst);
+        let now = self.0.turn();
+        let over = now.interrupts != turn.interrupts || now.begun - turn.begun >= TURN_TICKS.get();
         TURN.set(Turn { computed: over, ..turn });
         over
     }
@@ -83,7 +97,8 @@ impl Ticker {
         Turns(Arc::clone(&self.shared))
     }
 
-    pub(super) fn tick(&self, engine: &wasmtime::Engine) {
+    pub(super) fn interrupt(&self, engine: &wasmtime::Engine) {
+        self.shared.interrupts.fetch_add(1, SeqCst);
         self.shared.tick(engine);
     }
 }
@@ -157,7 +172,7 @@ impl<F: Future> Future for Paced<F> {
         if this.shared.asleep.load(SeqCst) {
             this.thread.unpark();
         }
-        TURN.set(Turn { begun: this.shared.ticks.load(SeqCst), computed: false });
+        TURN.set(this.shared.turn());
         let polled = this.future.poll(cx);
         *this.computed = TURN.get().computed;
         polled

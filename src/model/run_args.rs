@@ -120,7 +120,7 @@ impl RunArgs {
 }
 
 impl RunArgs {
-    /// The words that [`parse`] reads as these arguments.
+    /// The words that [`crate::model::request::parse`] reads as these arguments.
     pub fn words(&self) -> Vec<String> {
         let mut words = vec!["run".to_owned()];
         let flags = [

@@ -421,3 +421,41 @@ async fn a_file_that_changes_under_the_compiler_is_noticed() {
     };
     assert_eq!(refusal, "module 'app': the file changed while it was read; try again");
 }
+
+/// What nobody waits for any more is not begun when its turn comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compilation_that_nobody_waits_for_leaves_the_queue() {
+    const BOMBS: usize = 12;
+    let directory = bombs(BOMBS);
+    let daemon = with_modules(&directory, |_| ()).await;
+    let waiting = || {
+        let limits = daemon.supervisor.limit_views();
+        limits.iter().find(|limit| limit.flag == "--compile-queue").unwrap().used.unwrap()
+    };
+    let mut clients = vec![];
+    for i in 0..BOMBS {
+        let mut client = daemon.client().await;
+        client.send(&["run", &format!("bomb{i}")]).await.unwrap();
+        clients.push(client);
+    }
+    soon("a queue", async {
+        while waiting() == 0 || daemon.supervisor.compilations() == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let mut stopper = daemon.client().await;
+    for i in 0..BOMBS {
+        let _view: serde_json::Value = soon("the stop", stopper.request(&["stop", &format!("bomb{i}")])).await.unwrap();
+    }
+    let begun = daemon.supervisor.compilations();
+    soon("an empty queue", async {
+        while waiting() > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    // The others would have had to be compiled to make it empty.
+    let more = daemon.supervisor.compilations() - begun;
+    assert!(more <= 1, "{more} were begun for nobody");
+}

@@ -222,6 +222,7 @@ async fn open_handles_are_bounded() {
     assert_eq!(daemon.run_to_end(&many(16)).await.exit_code, Some(0));
     let view = daemon.run_to_end(&many(32)).await;
     assert_eq!(view.state, "trapped", "{view:?}");
+    assert!(view.message.as_deref().unwrap().contains("(--handles)"), "{view:?}");
     assert_eq!(daemon.run_to_end(&["hello"]).await.exit_code, Some(0));
 }
 
@@ -230,7 +231,7 @@ async fn open_handles_are_bounded() {
 async fn open_files_of_all_instances_are_bounded_by_what_they_could_open() {
     let daemon = Harness::with_limits(|l| {
         l.handles_max = 32;
-        l.open_files_max = Some(2 * 34 + 2);
+        l.open_files_max = Some(2 * 35 + 3);
     })
     .await;
     let mut raw = daemon.raw().await;
@@ -240,7 +241,7 @@ async fn open_files_of_all_instances_are_bounded_by_what_they_could_open() {
     let refusal = raw.ask("run --name c append").await;
     assert_eq!(
         refusal,
-        "ERR limit the number of files that all instances may open is limited to 70 (--open-files, --handles, ulimit -n)"
+        "ERR limit the number of files that all instances may open is limited to 73 (--open-files, --handles, ulimit -n)"
     );
     assert!(raw.ask("run spin").await.contains("created"), "a module that cannot open files is not charged for them");
     assert!(raw.ask("run --name d spin").await.starts_with("ERR limit"));
@@ -276,7 +277,11 @@ async fn host_memory_for_one_call_is_bounded() {
 async fn random_bytes_for_one_call_are_bounded() {
     let daemon = Harness::start().await;
     assert_eq!(daemon.run_to_end(&["random"]).await.exit_code, Some(0));
-    assert_eq!(daemon.run_to_end(&["random", "x"]).await.state, "trapped");
+    let ended = daemon.run_to_end(&["random", "x"]).await;
+    assert_eq!(ended.state, "trapped");
+    assert!(ended.message.as_deref().unwrap().contains("limit 65536 (--random-size)"), "{ended:?}");
+    let daemon = Harness::with_limits(|l| l.random_bytes_max = 1 << 20).await;
+    assert_eq!(daemon.run_to_end(&["random", "x"]).await.exit_code, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -83,7 +83,7 @@ pub const KINDS: &[Kind] = &[
     Kind::of("sleep", "sleep_longest", Ready::Output),
     Kind::of("many-clocks", "many_clocks", Ready::Output),
     Kind::of("stdin", "cat", Ready::Attached),
-    Kind::of("huge-file", "huge_file", Ready::Output),
+    Kind { options: &["--disk", "128g"], ..Kind::of("huge-file", "huge_file", Ready::Output) },
     Kind::of("huge-directory", "huge_directory", Ready::Output),
     Kind::of("output", "flood", Ready::Output),
     Kind::of("short-lines", "chatty", Ready::Output),

@@ -40,6 +40,8 @@ pub(super) enum Unavailable {
     Changed,
     /// This machine could not do it now.
     Failed(String),
+    /// Nobody waited for it any more when its turn came.
+    Abandoned,
     /// It did not get so far.
     Error(Error),
 }
@@ -183,7 +185,12 @@ impl Compilers {
                 progress.send_replace(Some(Compiling::Waiting { place }));
             }
         };
-        let mut place = self.0.places.quick(bytes, told(&progress)).await?;
+        // What nobody waits for is not begun; what has begun goes on, for whoever asks next.
+        let mut place = tokio::select! {
+            biased;
+            place = self.0.places.quick(bytes, told(&progress)) => place?,
+            () = progress.closed() => return Err(Unavailable::Abandoned),
+        };
         self.0.compilations.fetch_add(1, Ordering::Relaxed);
         loop {
             progress.send_replace(Some(Compiling::Since(Instant::now())));
@@ -191,7 +198,11 @@ impl Compilers {
                 return made;
             }
             drop(place);
-            place = self.0.places.slow(told(&progress)).await?;
+            place = tokio::select! {
+                biased;
+                place = self.0.places.slow(told(&progress)) => place?,
+                () = progress.closed() => return Err(Unavailable::Abandoned),
+            };
         }
     }
 

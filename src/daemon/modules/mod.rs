@@ -23,6 +23,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -327,21 +328,27 @@ impl Modules {
         source: Source,
         mut compiling: impl FnMut(Compiling),
     ) -> Result<Loaded> {
-        let flight = self.flight(name, &content, source);
-        let mut progress = flight.progress.subscribe();
-        while flight.result.get().is_none() {
-            tokio::select! {
-                biased;
-                () = flight.landed.cancelled() => break,
-                // The flight has the sender.
-                Ok(()) = progress.changed() => {
-                    let now = *progress.borrow_and_update();
-                    now.map(&mut compiling);
+        let result = loop {
+            let (flight, mut progress) = self.flight(name, &content, source.clone());
+            while flight.result.get().is_none() {
+                tokio::select! {
+                    biased;
+                    () = flight.landed.cancelled() => break,
+                    // The flight has the sender.
+                    Ok(()) = progress.changed() => {
+                        let now = *progress.borrow_and_update();
+                        now.map(&mut compiling);
+                    }
                 }
             }
-        }
-        let ended_early = || Error::Internal("the compilation ended early".to_owned());
-        match flight.result.get().ok_or_else(ended_early)?.clone() {
+            let ended_early = || Error::Internal("the compilation ended early".to_owned());
+            match flight.result.get().ok_or_else(ended_early)?.clone() {
+                // The last one left just before this one came.
+                Err(Unavailable::Abandoned) => {}
+                result => break result,
+            }
+        };
+        match result {
             Ok(program) => Ok(Loaded { digest: content.digest, program }),
             Err(Unavailable::Refused(why) | Unavailable::Overrun(why)) => {
                 Err(Error::BadModule { name: name.to_string(), why })
@@ -351,12 +358,18 @@ impl Modules {
                 Err(Error::io(format!("module '{name}'"), &"the file changed while it was read; try again"))
             }
             Err(Unavailable::Error(error)) => Err(error),
+            Err(Unavailable::Abandoned) => Err(Error::Internal("an abandoned compilation is begun again".into())),
         }
     }
 
     /// The flight that makes this content into a program, begun now if there is none. What came of one is forgotten if it may be
     /// otherwise the next time.
-    fn flight(&self, name: &Name, content: &Content, source: Source) -> Arc<Flight> {
+    fn flight(
+        &self,
+        name: &Name,
+        content: &Content,
+        source: Source,
+    ) -> (Arc<Flight>, watch::Receiver<Option<Compiling>>) {
         let key = (Arc::clone(&content.digest), content.text);
         let flight = {
             let mut state = self.lock();
@@ -366,13 +379,15 @@ impl Modules {
                 && !cached.flight.is_spent()
             {
                 cached.used = used;
-                return Arc::clone(&cached.flight);
+                return (Arc::clone(&cached.flight), cached.flight.progress.subscribe());
             }
             let flight = Arc::new(Flight::default());
             state.programs.insert(key, Cached { flight: Arc::clone(&flight), used });
             evict(&mut state.programs, self.0.limits.module_cache_max);
             flight
         };
+        // Before it begins, or it would find that nobody waits.
+        let progress = flight.progress.subscribe();
         // A task of its own: a client that goes away does not end a compilation that others may be waiting for.
         let (this, name, content, result) = (self.clone(), name.clone(), content.clone(), Arc::clone(&flight));
         self.0.tracker.spawn(async move {
@@ -380,7 +395,7 @@ impl Modules {
             let made = this.make(&name, &content, source, Arc::clone(&result.progress)).await;
             result.result.set(made).unwrap_or_else(|_| unreachable!("a flight lands once"));
         });
-        flight
+        (flight, progress)
     }
 
     async fn make(

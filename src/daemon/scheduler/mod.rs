@@ -22,11 +22,12 @@ mod queue;
 mod workers;
 
 pub(super) use account::Account;
+pub(super) use queue::Serves;
 
 use crate::error::{Error, Result};
 use crate::model::instance::Share;
 use async_task::{Runnable, Task};
-use queue::{Key, Lane, Nanos, RunQueue, Serves};
+use queue::{Key, Nanos, RunQueue};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -63,15 +64,41 @@ struct State {
     ended: bool,
 }
 
+/// What a worker does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum At {
+    /// It sleeps, and nobody has woken it yet.
+    Asleep,
+    /// It is awake, or about to be, and will look at the queue.
+    Looking,
+    /// It polls a guest.
+    Busy { since: Nanos },
+}
+
+/// A turn among the quick is over sooner than that, unless something cannot be interrupted.
+const HELD_UP: Nanos = 2_000_000;
+
+impl Worker {
+    /// Whether it will look at the queue soon.
+    fn looks_soon(&self, now: Nanos) -> bool {
+        match self.at {
+            At::Looking => true,
+            At::Busy { since } => now.saturating_sub(since) < HELD_UP,
+            // Whoever came has woken it, if there was anybody for it.
+            At::Asleep => false,
+        }
+    }
+}
+
 struct Worker {
     thread: Thread,
     serves: Serves,
-    /// Whether it sleeps, and nobody has woken it yet.
-    idle: bool,
+    at: At,
 }
 
 impl Scheduler {
-    /// Starts the threads. `interrupt` makes every guest that computes yield soon; `runtime` drives what guests wait for.
+    /// Starts the threads, which call `prepare` first. `interrupt` makes every guest that computes yield soon; `runtime` drives
+    /// what guests wait for.
     ///
     /// # Errors
     ///
@@ -80,6 +107,7 @@ impl Scheduler {
         runtime: &Handle,
         processors: usize,
         interrupt: impl Fn() + Send + Sync + 'static,
+        prepare: impl Fn(Serves) + Send + Sync + 'static,
     ) -> Result<Scheduler> {
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
@@ -94,9 +122,9 @@ impl Scheduler {
             interrupt: Box::new(interrupt),
             plain: OnceLock::new(),
         });
-        let scheduler = Scheduler(shared);
+        let (scheduler, prepare) = (Scheduler(shared), Arc::new(prepare));
         for serves in std::iter::repeat_n(Serves::All, processors).chain([Serves::Quick]) {
-            if let Err(e) = workers::start(&scheduler.0, serves, runtime.clone()) {
+            if let Err(e) = workers::start(&scheduler.0, serves, runtime.clone(), Arc::clone(&prepare)) {
                 scheduler.end();
                 return Err(Error::io("cannot start the threads for guests", &e));
             }
@@ -201,7 +229,7 @@ impl Shared {
     /// Wakes who should serve the one that arrived, or asks those who compute to make room.
     fn find_worker(&self, mut state: MutexGuard<'_, State>, arrival: Option<queue::Arrival>, now: Nanos) {
         let Some(arrival) = arrival else { return };
-        let idle = state.idle(arrival.lane);
+        let idle = state.idle(arrival.quick);
         let interrupt =
             idle.is_none() && arrival.interrupts && now.saturating_sub(state.interrupted) >= INTERRUPTS_APART;
         if interrupt {
@@ -215,8 +243,8 @@ impl Shared {
         }
     }
 
-    fn wake_idle(&self, mut state: MutexGuard<'_, State>, lane: Lane) {
-        let idle = state.idle(lane);
+    fn wake_idle(&self, mut state: MutexGuard<'_, State>, quick: bool) {
+        let idle = state.idle(quick);
         drop(state);
         if let Some(thread) = idle {
             thread.unpark();
@@ -225,11 +253,12 @@ impl Shared {
 }
 
 impl State {
-    /// One that sleeps and serves this lane; it counts as woken.
-    fn idle(&mut self, lane: Lane) -> Option<Thread> {
-        let quick = lane <= Lane::Express;
-        let worker = self.workers.iter_mut().find(|worker| worker.idle && (quick || worker.serves == Serves::All))?;
-        worker.idle = false;
+    /// One that sleeps and serves who is quick, or everybody; it counts as woken.
+    fn idle(&mut self, quick: bool) -> Option<Thread> {
+        // Last comes the one that serves only the quick, of another priority: for them it is the first choice.
+        let worker =
+            self.workers.iter_mut().rev().find(|w| w.at == At::Asleep && (quick || w.serves == Serves::All))?;
+        worker.at = At::Looking;
         Some(worker.thread.clone())
     }
 }

@@ -30,7 +30,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 pub(super) type Nanos = u64;
 
 /// CPU time that a new guest may use before it has to share with those that compute, at the default weight.
-const CREDIT_MAX: Nanos = 50_000_000;
+const CREDIT_MAX: Nanos = 20_000_000;
+/// A guest that has spent so much of its credit is not quick: whoever serves only the quick leaves it to the others. Several
+/// times what a short run takes, and so little that a crowd of newcomers that compute is soon through with it.
+const QUICK_MAX: Nanos = 2_000_000;
 /// How much longer a guest has to wait than what it earns by it.
 const EARNS_ONE_IN: Nanos = 10;
 /// Turns of the express lane's first in a row, before one for those that it passes by.
@@ -55,6 +58,10 @@ fn weighted(share: Share, cpu: Nanos) -> Nanos {
     u64::try_from(weighted).unwrap_or(u64::MAX)
 }
 
+fn is_quick(lane: Lane, order: Nanos) -> bool {
+    lane == Lane::Urgent || lane == Lane::Express && order < QUICK_MAX
+}
+
 /// Where a guest that could run waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Lane {
@@ -66,9 +73,11 @@ pub(super) enum Lane {
 
 /// Which lanes somebody serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Serves {
+pub(in crate::daemon) enum Serves {
     All,
-    /// Never somebody who computes.
+    /// All but the first of those that are quick: somebody has been woken for it.
+    AllButOne,
+    /// Only what is urgent, or has spent next to nothing.
     Quick,
 }
 
@@ -119,6 +128,8 @@ pub(super) struct RunQueue<T> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Arrival {
     pub(super) lane: Lane,
+    /// Whether everybody serves it.
+    pub(super) quick: bool,
     /// Whether somebody who computes now should be interrupted for it if nobody is free.
     pub(super) interrupts: bool,
 }
@@ -216,9 +227,20 @@ impl<T> RunQueue<T> {
     /// Who has the next turn.
     pub(super) fn pick(&mut self, serves: Serves, now: Nanos) -> Option<(Key, T)> {
         self.release(now);
+        if serves == Serves::AllButOne && self.next() == Some(true) {
+            // The first is left to the one that serves nobody else; the one behind it may be in the same lane.
+            let first = *self.waiting.first().expect("somebody is next");
+            self.take_aside(first);
+            let picked = self.pick(Serves::All, now);
+            self.put_back(first);
+            return picked;
+        }
         let has = |lane| self.lengths.get(&lane).copied().unwrap_or_default() > 0;
-        let all = serves == Serves::All;
+        let all = serves != Serves::Quick;
         let passed_by = all && self.streak >= EXPRESS_STREAK_MAX;
+        if !all && self.next() != Some(true) {
+            return None;
+        }
         let (lane, last) = if has(Lane::Urgent) {
             (Lane::Urgent, false)
         } else if has(Lane::Express) && !passed_by {
@@ -254,10 +276,10 @@ impl<T> RunQueue<T> {
         self.waiting.range((Lane::Held, 0, 0, Key(0))..).next().map(|&(_, at, ..)| at)
     }
 
-    /// The first lane that somebody waits in, and not for the time only.
-    pub(super) fn next_lane(&self) -> Option<Lane> {
-        let &(lane, ..) = self.waiting.first()?;
-        (lane != Lane::Held).then_some(lane)
+    /// Whether somebody waits who is not held, and if so, whether the first of them is quick.
+    pub(super) fn next(&self) -> Option<bool> {
+        let &(lane, order, ..) = self.waiting.first()?;
+        (lane != Lane::Held).then(|| is_quick(lane, order))
     }
 
     /// How many know of a turn to come, whether held or not.
@@ -296,9 +318,8 @@ impl<T> RunQueue<T> {
         let number = self.arrivals;
         let guest = self.guests.get_mut(&key).expect("who arrives is known");
         guest.at = At::Waiting { lane, order, number };
-        self.waiting.insert((lane, order, number, key));
-        *self.lengths.entry(lane).or_default() += 1;
         let spent = guest.spent;
+        self.put_back((lane, order, number, key));
         let interrupts = self.running.iter().filter_map(|other| self.guests.get(other)).any(|other| match other.at {
             At::Running { lane: Lane::Fair } => lane <= Lane::Express,
             At::Running { lane: Lane::Express } => {
@@ -306,15 +327,24 @@ impl<T> RunQueue<T> {
             }
             _ => false,
         });
-        Arrival { lane, interrupts }
+        Arrival { lane, quick: is_quick(lane, order), interrupts }
+    }
+
+    fn take_aside(&mut self, place: (Lane, Nanos, u64, Key)) {
+        self.waiting.remove(&place);
+        *self.lengths.get_mut(&place.0).expect("it was counted") -= 1;
+    }
+
+    fn put_back(&mut self, place: (Lane, Nanos, u64, Key)) {
+        self.waiting.insert(place);
+        *self.lengths.entry(place.0).or_default() += 1;
     }
 
     fn take_out(&mut self, key: Key) {
         let Some(guest) = self.guests.get_mut(&key) else { return };
         let At::Waiting { lane, order, number } = guest.at else { return };
         guest.at = At::Away { since: 0 };
-        self.waiting.remove(&(lane, order, number, key));
-        *self.lengths.get_mut(&lane).expect("it was counted") -= 1;
+        self.take_aside((lane, order, number, key));
     }
 }
 

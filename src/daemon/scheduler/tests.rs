@@ -24,7 +24,7 @@ impl Bench {
         let interrupt = move || {
             theirs.fetch_add(1, SeqCst);
         };
-        let scheduler = Scheduler::start(runtime.handle(), processors, interrupt).unwrap();
+        let scheduler = Scheduler::start(runtime.handle(), processors, interrupt, |_| ()).unwrap();
         Bench { scheduler, epoch, turns: Arc::default(), runtime }
     }
 

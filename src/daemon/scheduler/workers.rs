@@ -1,7 +1,7 @@
 //! The threads: each takes a guest from the queue, polls it for a turn, and charges it.
 
 use super::queue::{Lane, Serves};
-use super::{Shared, Worker};
+use super::{At, Shared, Worker};
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -10,9 +10,14 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 /// Starts one more thread that serves.
-pub(super) fn start(shared: &Arc<Shared>, serves: Serves, runtime: Handle) -> std::io::Result<()> {
+pub(super) fn start(
+    shared: &Arc<Shared>,
+    serves: Serves,
+    runtime: Handle,
+    prepare: Arc<impl Fn(Serves) + Send + Sync + 'static>,
+) -> std::io::Result<()> {
     let name = match serves {
-        Serves::All => "guest",
+        Serves::All | Serves::AllButOne => "guest",
         Serves::Quick => "guest-quick",
     };
     let theirs = Arc::clone(shared);
@@ -20,14 +25,12 @@ pub(super) fn start(shared: &Arc<Shared>, serves: Serves, runtime: Handle) -> st
     let mut state = shared.lock();
     let number = state.workers.len();
     let handle = thread::Builder::new().name(name.into()).spawn(move || {
-        if serves == Serves::All {
-            crate::daemon::lower_priority();
-        }
+        prepare(serves);
         // Timers and files of guests are this runtime's; no guest runs on its thread.
         let _entered = runtime.enter();
         serve(&theirs, number, serves);
     })?;
-    state.workers.push(Worker { thread: handle.thread().clone(), serves, idle: false });
+    state.workers.push(Worker { thread: handle.thread().clone(), serves, at: At::Looking });
     Ok(())
 }
 
@@ -48,21 +51,30 @@ fn serve(shared: &Shared, number: usize, serves: Serves) {
             return;
         }
         let now = shared.now();
-        let Some((key, ready)) = state.queue.pick(serves, now) else {
+        // Where others compete for the processors, what is quick is done sooner at the priority of the thread that serves
+        // nothing else; it will look soon, unless it is held up.
+        let left =
+            serves == Serves::All && state.workers.iter().any(|w| w.serves == Serves::Quick && w.looks_soon(now));
+        let picked = match left {
+            true => state.queue.pick(Serves::AllButOne, now).or_else(|| state.queue.pick(Serves::All, now)),
+            false => state.queue.pick(serves, now),
+        };
+        let Some((key, ready)) = picked else {
             let release = state.queue.next_release();
-            state.workers[number].idle = true;
+            state.workers[number].at = At::Asleep;
             drop(state);
             match release {
                 Some(at) => thread::park_timeout(Duration::from_nanos(at.saturating_sub(now))),
                 None => thread::park(),
             }
             // Woken for somebody, or for the time: it looks in any case.
-            shared.lock().workers[number].idle = false;
+            shared.lock().workers[number].at = At::Looking;
             continue;
         };
+        state.workers[number].at = At::Busy { since: now };
         // Whoever sleeps was the only one to look when there was nobody, and there may be more by now.
-        if let Some(lane) = state.queue.next_lane() {
-            shared.wake_idle(state, lane);
+        if let Some(quick) = state.queue.next() {
+            shared.wake_idle(state, quick);
         } else {
             drop(state);
         }
@@ -76,6 +88,7 @@ fn serve(shared: &Shared, number: usize, serves: Serves) {
         }
         let over = account.charge(cpu);
         let mut state = shared.lock();
+        state.workers[number].at = At::Looking;
         let now = shared.now();
         if over {
             state.queue.hurry(key);
@@ -89,7 +102,7 @@ fn serve(shared: &Shared, number: usize, serves: Serves) {
         match arrival {
             // Somebody has to know when it may go on.
             Some(arrival) if arrival.lane == Lane::Held || serves == Serves::Quick => {
-                shared.wake_idle(state, arrival.lane);
+                shared.wake_idle(state, arrival.quick);
             }
             _ => drop(state),
         }

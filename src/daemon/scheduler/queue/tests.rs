@@ -91,7 +91,7 @@ fn a_newcomer_goes_before_a_thousand_that_compute_and_interrupts_them() {
         let busy = sim.queue.pick(Serves::All, sim.now).unwrap().0;
         sim.queue.add(Key(newcomer), sim.now);
         let arrival = sim.queue.ready(Key(newcomer), (), sim.now).unwrap();
-        assert_eq!(arrival, Arrival { lane: Lane::Express, interrupts: true });
+        assert_eq!(arrival, Arrival { lane: Lane::Express, quick: true, interrupts: true });
         let turns: Vec<Key> = (0..2).map(|_| sim.queue.pick(Serves::All, sim.now).unwrap().0).collect();
         assert!(turns.contains(&Key(newcomer)), "it is among the next two: {turns:?}");
         for key in turns.into_iter().chain([busy]).filter(|key| key.0 < 1000) {
@@ -198,7 +198,7 @@ fn a_flood_of_newcomers_starves_nobody() {
     sim.run(100 * MS);
     // One that has little credit left, and one that has none.
     sim.spinner(2, Share::default());
-    sim.tick(|key| if key == Key(2) { 40 * MS } else { TICK });
+    sim.tick(|key| if key == Key(2) { 15 * MS } else { TICK });
     let mut missing = vec![Key(1), Key(2)];
     for newcomer in 100..200 {
         sim.queue.add(Key(newcomer), sim.now);
