@@ -210,7 +210,7 @@ async fn crowd(queues: &[Queue]) {
             for _ in 0..500 {
                 time(&mut times, hello(&mut client)).await;
             }
-            row("run hello, wait: and 3 that fill 256 MiB", times, None);
+            row("run hello, wait: and 3 that fill 192 MiB", times, None);
         }
     }
 }

@@ -401,3 +401,38 @@ async fn an_idle_daemon_uses_no_processor_time() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert!(ticks() - before <= 1, "{} ticks", ticks() - before);
 }
+
+/// Threads of guests that compute step back as far as they were told; the one for what is quick does not.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn guests_that_compute_step_back_as_far_as_they_are_told() {
+    const SCHED_IDLE: &str = "5";
+    let ours = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let ours = ours.rsplit_once(')').unwrap().1.split_whitespace().nth(16).unwrap();
+    for (priority, policy, nice) in [("idle", SCHED_IDLE, None), ("low", "0", Some("10")), ("normal", "0", Some(ours))]
+    {
+        let cli = Cli::alone();
+        let daemon = Foreground::start(&cli, &["--listen", "127.0.0.1:0", "--guest-priority", priority]);
+        let mut raw = crate::support::Raw::connect(daemon.address()).await;
+        raw.ask("run hello").await;
+        raw.ask("wait hello").await;
+        let mut seen = vec![];
+        for entry in std::fs::read_dir(format!("/proc/{}/task", daemon.child.id())).unwrap() {
+            let text = std::fs::read_to_string(entry.unwrap().path().join("stat")).unwrap();
+            // proc_pid_stat(5): behind the name, nice is the 17th field and policy the 39th.
+            let (head, tail) = text.rsplit_once(')').unwrap();
+            let fields: Vec<&str> = tail.split_whitespace().collect();
+            let name = head.split_once('(').unwrap().1.to_owned();
+            match name.as_str() {
+                "guest" => {
+                    assert_eq!(fields[38], policy, "{priority}");
+                    assert!(nice.is_none_or(|nice| fields[16] == nice), "{priority}: {text}");
+                }
+                "guest-quick" | "control" => assert_eq!((fields[38], fields[16]), ("0", ours), "{priority}: {name}"),
+                _ => {}
+            }
+            seen.push(name);
+        }
+        assert!(["guest", "guest-quick", "control"].iter().all(|name| seen.iter().any(|s| s == name)), "{seen:?}");
+    }
+}
