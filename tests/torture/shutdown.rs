@@ -27,7 +27,7 @@ pub async fn round(directory: &Path, instances: usize, told: Told) -> (Vec<Durat
     let mut client = daemon.client().await;
     let names: Vec<String> = (0..instances).map(|i| format!("last-{i}")).collect();
     for (name, module) in names.iter().zip(MODULES.iter().cycle()) {
-        client.run(&["--name", name, "-m", "8m", module]).await.unwrap();
+        client.run(&["--name", name, "-m", "8m", "--disk", "128g", module]).await.unwrap();
     }
     for name in &names {
         let _running: Value =
