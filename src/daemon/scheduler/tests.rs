@@ -70,6 +70,15 @@ impl Drop for Bench {
     }
 }
 
+/// Counts when it is dropped.
+struct Gone(Arc<AtomicUsize>);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, SeqCst);
+    }
+}
+
 fn wait_until(what: &str, condition: impl Fn() -> bool) {
     let begun = Instant::now();
     while !condition() {
@@ -156,12 +165,6 @@ fn one_that_is_held_uses_its_part_while_nobody_else_wants_the_processor() {
 
 #[test]
 fn a_panic_ends_one_guest_and_no_other() {
-    struct Gone(Arc<AtomicUsize>);
-    impl Drop for Gone {
-        fn drop(&mut self) {
-            self.0.fetch_add(1, SeqCst);
-        }
-    }
     let bench = Bench::new(1);
     let gone = Arc::new(AtomicUsize::new(0));
     for n in 0..10 {
@@ -179,12 +182,6 @@ fn a_panic_ends_one_guest_and_no_other() {
 
 #[test]
 fn the_end_drops_whoever_waits_runs_or_is_held() {
-    struct Gone(Arc<AtomicUsize>);
-    impl Drop for Gone {
-        fn drop(&mut self) {
-            self.0.fetch_add(1, SeqCst);
-        }
-    }
     let bench = Bench::new(1);
     let gone = Arc::new(AtomicUsize::new(0));
     for _ in 0..3 {
