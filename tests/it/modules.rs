@@ -98,8 +98,8 @@ async fn a_put_is_whole_or_leaves_nothing() {
                 tokio::time::sleep(std::time::Duration::from_millis(i / 2)).await;
                 raw.stream.set_zero_linger().unwrap();
             } else {
-                raw.line().await;
-                raw.line().await;
+                // As many events as there are places in the queue, and then the answer.
+                while raw.line().await.starts_with("{\"event\"") {}
             }
         });
     }
