@@ -398,11 +398,14 @@ async fn a_file_that_changes_under_the_compiler_is_noticed() {
     let daemon = with_modules(&directory, |_| ()).await;
     let app = directory.path().join("app.wasm");
     std::fs::write(&app, [&b"\0asm\x01\0\0\0\0\x80\x80\x40"[..], &vec![0; 1 << 20]].concat()).unwrap();
+    // Nobody leaves: what nobody waits for would not be begun.
+    let mut waiting = vec![];
     for i in 0..std::thread::available_parallelism().unwrap().get() {
         let mut raw = daemon.raw().await;
         raw.send(&format!("format json\nrun --attach bomb{i}\n")).await;
         raw.line().await;
         raw.line().await;
+        waiting.push(raw);
     }
     let mut client = daemon.client().await;
     client.send(&["run", "--attach", "app"]).await.unwrap();
