@@ -305,6 +305,20 @@ async fn compiled_code_on_disk_is_bounded_and_the_oldest_goes_first() {
     );
 }
 
+/// The compiler that a daemon has, when it has one.
+#[cfg(target_os = "linux")]
+async fn the_compiler_of(daemon: u32) -> i32 {
+    soon("a compiler", async {
+        loop {
+            if let [compiler] = compilers_of(daemon)[..] {
+                return compiler;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+}
+
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_compiler_that_is_killed_is_told_and_the_next_try_works() {
@@ -313,15 +327,7 @@ async fn a_compiler_that_is_killed_is_told_and_the_next_try_works() {
     let daemon = Foreground::start(&cli, &["--listen", "127.0.0.1:0", "--modules", directory.path().to_str().unwrap()]);
     let mut client = Client::connect(daemon.address()).await.unwrap();
     client.send(&["run", "large"]).await.unwrap();
-    let compiler = soon("a compiler", async {
-        loop {
-            if let [compiler] = compilers_of(daemon.child.id())[..] {
-                return compiler;
-            }
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    let compiler = the_compiler_of(daemon.child.id()).await;
     rustix::process::kill_process(rustix::process::Pid::from_raw(compiler).unwrap(), rustix::process::Signal::KILL)
         .unwrap();
     let refusal = soon("a refusal", client.next::<serde_json::Value>()).await.err().unwrap().to_string();
@@ -340,15 +346,7 @@ async fn compilers_end_with_the_daemon() {
             Foreground::start(&cli, &["--listen", "127.0.0.1:0", "--modules", directory.path().to_str().unwrap()]);
         let mut client = Client::connect(daemon.address()).await.unwrap();
         client.send(&["run", "bomb0"]).await.unwrap();
-        let compiler = soon("a compiler", async {
-            loop {
-                if let [compiler] = compilers_of(daemon.child.id())[..] {
-                    return compiler;
-                }
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
+        let compiler = the_compiler_of(daemon.child.id()).await;
         let begun = Instant::now();
         daemon.signal(signal);
         daemon.child.wait().unwrap();
