@@ -35,7 +35,9 @@ impl Supervisor {
     pub fn limit_views(&self) -> Vec<LimitView> {
         let rows = config::limits().into_iter().map(|limit| {
             let (unit, value, used) = self.limit(&limit.flag, self.limits());
-            LimitView { flag: limit.flag, default: limit.default, unit, value, used, what: limit.what }
+            // The help text has the default once more, where it is the machine's.
+            let what = limit.what.split(" [default").next().unwrap_or_default().to_owned();
+            LimitView { flag: limit.flag, default: limit.default, unit, value, used, what }
         });
         rows.collect()
     }

@@ -341,6 +341,7 @@ async fn limits_shows_every_limit_with_its_value_and_use() {
     raw.send("limits\n").await;
     let lines = raw.dotted().await;
     assert_eq!(lines.len(), known.len());
+    assert!(!lines.iter().any(|line| line.contains("[default")), "{lines:?}");
     assert!(lines.iter().any(|line| line == "--cpus 0.250 - The most that an instance may use of the processors, such as 0.5, unless its run says otherwise"), "{lines:?}");
 }
 
