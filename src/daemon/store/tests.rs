@@ -100,6 +100,27 @@ fn what_was_stored_is_there_again() {
     assert!(store.removals().unwrap().is_empty());
 }
 
+/// Checkpoints end behind the end of the log as long as somebody writes; the writer has to finish one by itself.
+#[test]
+fn the_log_of_the_database_begins_anew_though_somebody_always_writes() {
+    const BYTES_A_PAGE: u64 = 4096 + 24;
+    let dir = tempfile::tempdir().unwrap();
+    let mut pair = Pair::open(dir.path(), &limits());
+    let length = || std::fs::metadata(schema::log_path(dir.path())).unwrap().len();
+    // SQLite writes a log that begins anew over the old one, so what stays the same for long is bounded.
+    let bound = u64::try_from(writer::CHECKPOINT_PAGES_MAX + 2 * writer::CHECKPOINT_EVERY).unwrap() * BYTES_A_PAGE;
+    let (mut longest, mut same) = (0, 0);
+    while same < 2000 {
+        let id = pair.run("a");
+        pair.end(id, false);
+        let now = length();
+        assert!(now <= bound, "{now} bytes");
+        same = if now > longest { 0 } else { same + 1 };
+        longest = longest.max(now);
+    }
+    assert!(longest >= u64::try_from(writer::CHECKPOINT_EVERY).unwrap() * BYTES_A_PAGE);
+}
+
 /// Whatever happens to instances: what is read back is what was in memory.
 #[test]
 fn the_registry_is_read_back_as_it_was() {

@@ -32,11 +32,12 @@ const TRIM_EVERY: u64 = 1000;
 /// On a full disk: how often to look whether there is room again.
 const LOOK_FOR_ROOM_EVERY: Duration = Duration::from_millis(500);
 
-/// The log of the database is brought into its file when it has grown to this many pages, after those who wait were
-/// answered; SQLite by itself would let them wait for it.
-const CHECKPOINT_PAGES: i32 = 1000;
-/// While there is always somebody writing, the log never comes to its end. From this length on, writing waits for it.
-const CHECKPOINT_PAGES_MAX: i32 = 16_000;
+/// The log of the database is brought into its file each time it has grown by this many pages, after those who wait were
+/// answered; SQLite by itself would let them wait for it. Not more often: it syncs, and the commits beside it are slow then.
+pub(super) const CHECKPOINT_EVERY: i32 = 1000;
+/// While there is always somebody writing, a checkpoint ends before the end of the log, which therefore never begins anew.
+/// From this length on the writer makes one itself: of the pages that came since the last, and two syncs.
+pub(super) const CHECKPOINT_PAGES_MAX: i32 = 8000;
 
 /// A change that nobody waits for is written with the next one that somebody does, or after this time: a commit costs far more
 /// than what is in it.
@@ -211,6 +212,8 @@ pub(super) struct Writer {
     looked_for_room: Instant,
     /// Pages in the log of the database after the last commit.
     log_pages: Arc<AtomicI32>,
+    /// How long the log is when it is brought into the file next.
+    checkpoint_at: i32,
     syncer: mpsc::SyncSender<Work>,
     /// What could not be written yet. Bounded by what is alive: nothing new is begun meanwhile.
     backlog: Vec<Job>,
@@ -273,6 +276,7 @@ impl Writer {
             trimmed_at: 0,
             looked_for_room: Instant::now(),
             log_pages,
+            checkpoint_at: CHECKPOINT_EVERY,
             syncer,
             backlog: vec![],
         };
@@ -444,10 +448,18 @@ impl Writer {
     /// Has the log brought into the database file, so that it begins anew.
     fn checkpoint(&mut self) {
         let pages = self.log_pages.load(Ordering::Relaxed);
+        if pages < self.checkpoint_at - CHECKPOINT_EVERY {
+            // It has begun anew.
+            self.checkpoint_at = CHECKPOINT_EVERY;
+        }
+        if pages < self.checkpoint_at {
+            return;
+        }
+        self.checkpoint_at = pages.saturating_add(CHECKPOINT_EVERY);
         if pages >= CHECKPOINT_PAGES_MAX {
             self.shared.checkpoint(&self.connection);
-        } else if pages >= CHECKPOINT_PAGES {
-            // On its way already, or it will be tried behind the next commit.
+        } else {
+            // One that is on its way already is enough.
             let _busy = self.syncer.try_send(Work::Checkpoint);
         }
     }
