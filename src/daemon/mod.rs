@@ -87,7 +87,10 @@ impl Guests {
             move || engine.tick(),
             move |serves| match serves {
                 Serves::Quick => engine::set_turn_ticks(fixed::TURN_TICKS_QUICK),
-                Serves::All | Serves::AllButOne => step_back(priority),
+                Serves::All | Serves::AllButOne => {
+                    engine::step_back_at_ticks();
+                    step_back(priority);
+                }
             },
         );
         let scheduler = scheduler.inspect_err(|_| ended.cancel())?;

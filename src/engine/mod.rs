@@ -18,7 +18,7 @@ pub use program::{Needs, NotLoaded, Program};
 pub use run::run;
 pub use sandbox::{MemoryBudget, Sandbox};
 pub use stdio::{Sink, StdinPipe};
-pub use ticker::{Paced, set_turn_ticks};
+pub use ticker::{Paced, set_turn_ticks, step_back_at_ticks};
 
 use crate::config::fixed;
 use crate::error::{Error, Result};

@@ -40,11 +40,20 @@ struct Turn {
 thread_local! {
     static TURN: Cell<Turn> = const { Cell::new(Turn { begun: 0, interrupts: 0, computed: false }) };
     static TURN_TICKS: Cell<u64> = const { Cell::new(fixed::TURN_TICKS) };
+    static STEPS_BACK: Cell<bool> = const { Cell::new(false) };
 }
 
 /// How long guests may compute on this thread at a time.
 pub fn set_turn_ticks(ticks: u64) {
     TURN_TICKS.set(ticks);
+}
+
+/// Has guests that compute on this thread offer the processor to other threads at each tick (sched_yield(2)).
+///
+/// A thread of low priority makes way for whoever wakes up, but not always at once: Linux's EEVDF passes over one that has just
+/// had a few microseconds more than its share, and looks again at the kernel's next tick, up to 4 ms later.
+pub fn step_back_at_ticks() {
+    STEPS_BACK.set(true);
 }
 
 impl Shared {
@@ -67,6 +76,9 @@ impl Turns {
     /// Asked by a guest at a tick: whether it should yield. A guest that has waited finds all the ticks that it missed, and is
     /// at the beginning of its turn all the same.
     pub(super) fn is_over(&self) -> bool {
+        if STEPS_BACK.get() {
+            thread::yield_now();
+        }
         let turn = TURN.get();
         let now = self.0.turn();
         let over = now.interrupts != turn.interrupts || now.begun - turn.begun >= TURN_TICKS.get();
