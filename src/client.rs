@@ -1,14 +1,19 @@
 //! Speaks the protocol from the far side: the command line, the tests and the benches all use it.
 
 use crate::error::Code;
+use crate::model::auth::{Speaker, Token};
 use crate::model::reply::{Created, Input, InstanceView, Line, ModuleView, Refusal, StreamEvent, json_line};
+use crate::model::{escape, hex};
+use crate::transport::peer::{self, Owners, Uid};
+use crate::transport::{ReadHalf, Stream, WriteHalf, tls, token};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use std::fmt;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 /// The longest line that is taken from a daemon: a list of the most instances that there can be.
 const LINE_BYTES_MAX: u64 = 1 << 30;
@@ -23,13 +28,27 @@ const INPUT_BYTES: usize = 4096;
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// No connection.
-    #[error("no daemon answers on {address}: {source}")]
+    #[error("no daemon answers on {to}: {source}")]
     Connect {
         /// Where.
-        address: SocketAddr,
+        to: Target,
         /// Why.
         source: std::io::Error,
     },
+    /// It is somebody else's, and has not shown that it has our token.
+    #[error("what answers on {to} is not yours: it belongs to the user with the number {uid}")]
+    Foreign {
+        /// Where.
+        to: Target,
+        /// Whose it is.
+        uid: u32,
+    },
+    /// One side has not shown the other that it has the token.
+    #[error("{0}")]
+    Unproved(String),
+    /// A file that is needed to connect.
+    #[error("{0}")]
+    Credentials(crate::Error),
     /// The daemon said no.
     #[error("{}", .0.message)]
     Refused(Refusal),
@@ -46,7 +65,7 @@ impl ClientError {
     pub fn code(&self) -> Option<Code> {
         match self {
             ClientError::Refused(refusal) => Some(refusal.code),
-            ClientError::Connect { .. } | ClientError::Broken(_) | ClientError::Protocol(_) => None,
+            _ => None,
         }
     }
 }
@@ -54,10 +73,91 @@ impl ClientError {
 /// `Result` with [`ClientError`].
 pub type Result<T, E = ClientError> = std::result::Result<T, E>;
 
+/// Where a daemon is, and what shows it who we are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    at: At,
+    token: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum At {
+    Tcp(SocketAddr),
+    #[cfg(unix)]
+    Unix(PathBuf),
+    /// The socket of the user's own daemon; where there is none, the address.
+    #[cfg(unix)]
+    Own(PathBuf, SocketAddr),
+    Tls {
+        name: String,
+        address: SocketAddr,
+        authorities: PathBuf,
+    },
+}
+
+impl Target {
+    /// A port of this machine.
+    pub fn tcp(address: SocketAddr) -> Target {
+        Target { at: At::Tcp(address), token: None }
+    }
+
+    /// A Unix socket.
+    #[cfg(unix)]
+    pub fn unix(path: impl Into<PathBuf>) -> Target {
+        Target { at: At::Unix(path.into()), token: None }
+    }
+
+    /// The user's own daemon: by its socket, or else at this address.
+    #[cfg(unix)]
+    pub fn own(socket: impl Into<PathBuf>, address: SocketAddr) -> Target {
+        Target { at: At::Own(socket.into(), address), token: None }
+    }
+
+    /// A port of any machine, whose certificate is for `name` and one of the authorities (a PEM file) vouches for.
+    pub fn tls(name: &str, address: SocketAddr, authorities: impl Into<PathBuf>) -> Target {
+        Target { at: At::Tls { name: name.to_owned(), address, authorities: authorities.into() }, token: None }
+    }
+
+    /// With the token in this file, where one is wanted.
+    #[must_use]
+    pub fn with_token(self, file: Option<PathBuf>) -> Target {
+        Target { token: file, ..self }
+    }
+
+    /// The address of a daemon that could be started there.
+    pub fn to_start(&self) -> Option<SocketAddr> {
+        match &self.at {
+            At::Tcp(address) if address.ip().is_loopback() => Some(*address),
+            #[cfg(unix)]
+            At::Own(_, address) => Some(*address),
+            _ => None,
+        }
+    }
+}
+
+impl From<SocketAddr> for Target {
+    fn from(address: SocketAddr) -> Target {
+        Target::tcp(address)
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.at {
+            At::Tcp(address) => address.fmt(f),
+            #[cfg(unix)]
+            At::Own(_, address) => address.fmt(f),
+            #[cfg(unix)]
+            At::Unix(path) => write!(f, "unix:{}", path.display()),
+            At::Tls { name, address, .. } => write!(f, "tls://{name}:{}", address.port()),
+        }
+    }
+}
+
 /// A connection in `format json`.
 pub struct Client {
-    read: BufReader<OwnedReadHalf>,
-    write: OwnedWriteHalf,
+    read: BufReader<ReadHalf>,
+    write: WriteHalf,
 }
 
 /// A reply with one entry for each name that was given.
@@ -99,35 +199,90 @@ pub enum Next<T> {
 }
 
 impl Client {
-    /// Connects and asks for JSON.
+    /// Connects, shows who we are and sees who it is where that is wanted, and asks for JSON.
     ///
     /// # Errors
     ///
-    /// [`ClientError::Connect`] if nobody listens; others if what listens is no daemon, or does not answer.
-    pub async fn connect(address: SocketAddr) -> Result<Client> {
-        match tokio::time::timeout(HANDSHAKE, Client::shake_hands(address)).await {
+    /// [`ClientError::Connect`] if nobody listens; [`ClientError::Foreign`] and [`ClientError::Unproved`] if it is not the daemon
+    /// that we want, or does not want us: nothing but the proof was said then. Others if what listens is no daemon, or does not
+    /// answer.
+    pub async fn connect(target: impl Into<Target>) -> Result<Client> {
+        let target = target.into();
+        match tokio::time::timeout(HANDSHAKE, Client::shake_hands(&target)).await {
             Ok(result) => result,
             Err(_) => {
                 let limit = humantime::format_duration(HANDSHAKE);
-                Err(ClientError::Protocol(format!("what listens on {address} has not answered for {limit}")))
+                Err(ClientError::Protocol(format!("what listens on {target} has not answered for {limit}")))
             }
         }
     }
 
-    async fn shake_hands(address: SocketAddr) -> Result<Client> {
-        let connect = |source| ClientError::Connect { address, source };
-        let stream = TcpStream::connect(address).await.map_err(connect)?;
-        stream.set_nodelay(true).map_err(connect)?;
-        // To close is to reset: a daemon that streams to us, or prepares a run for us, hears at once that we are gone, also
-        // when we are killed. Nothing is lost by it, for each request is awaited (tcp(7), SO_LINGER in socket(7)).
-        stream.set_zero_linger().map_err(connect)?;
+    async fn shake_hands(target: &Target) -> Result<Client> {
+        let stream = open(target).await?;
+        let connect = |source| ClientError::Connect { to: target.clone(), source };
+        let whose = owner(&stream);
+        let channel = stream.channel(false).map_err(connect)?;
         let (read, write) = stream.into_split();
         let mut client = Client { read: BufReader::new(read), write };
+        match (whose, target.token.as_deref().filter(|file| file.exists())) {
+            // The kernel vouches for it.
+            (Some(uid), _) if uid.is_ours_or_root() => {}
+            // Whoever else may be there has to show first that it has the token.
+            (_, Some(file)) => client.prove(file, &channel).await?,
+            (Some(Uid(uid)), None) => return Err(ClientError::Foreign { to: target.clone(), uid }),
+            // The system does not tell, and there is no token to compare with.
+            (None, None) => {}
+        }
+        if !client.ask_for_json().await? {
+            let file = target.token.as_deref().ok_or_else(|| {
+                ClientError::Unproved(format!("the daemon on {target} wants its token (--token-file)"))
+            })?;
+            client.prove(file, &channel).await?;
+            if !client.ask_for_json().await? {
+                return Err(ClientError::Protocol("it has taken the token, and does not listen".to_owned()));
+            }
+        }
+        Ok(client)
+    }
+
+    /// False: it wants to know first who we are.
+    async fn ask_for_json(&mut self) -> Result<bool> {
         // Until this is answered the connection speaks plain, and words go as words.
-        client.write.write_all(b"format json\n").await?;
-        match client.next::<serde_json::Value>().await? {
-            Next::End(_) => Ok(client),
-            Next::Event(event) => Err(ClientError::Protocol(format!("an event was not expected: {event:?}"))),
+        let line = self.ask_plainly("format json").await?;
+        match serde_json::from_str(&line) {
+            Ok(Line::Ok(serde_json::Value::Object(_))) => Ok(true),
+            _ if line.starts_with("ERR auth ") => Ok(false),
+            _ => Err(refused_plainly(&line).unwrap_or_else(|| ClientError::Protocol(escape::short(&line, 200)))),
+        }
+    }
+
+    async fn ask_plainly(&mut self, request: &str) -> Result<String> {
+        const REPLY_BYTES_MAX: u64 = 4096;
+        self.write.write_all(format!("{request}\n").as_bytes()).await?;
+        let mut line = String::new();
+        let read = (&mut self.read).take(REPLY_BYTES_MAX).read_line(&mut line).await;
+        match read {
+            Ok(0) => Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into()),
+            Ok(_) => Ok(line.trim_end_matches(['\r', '\n']).to_owned()),
+            Err(e) if e.kind() == std::io::ErrorKind::InvalidData => Err(ClientError::Protocol("bytes".to_owned())),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Both sides show that they have the token, and neither says it; the grammar is [`crate::model::auth`]'s.
+    async fn prove(&mut self, file: &Path, channel: &[u8]) -> Result<()> {
+        let token: Token = token::read(file).map_err(ClientError::Credentials)?;
+        let said = |line: &str| ClientError::Unproved(format!("the token is not taken: {}", escape::short(line, 200)));
+        let line = self.ask_plainly("auth").await?;
+        let challenge = line.strip_prefix("challenge ").and_then(hex::decode_32).ok_or_else(|| said(&line))?;
+        let mut number = [0; 32];
+        getrandom::fill(&mut number).map_err(|e| ClientError::Unproved(format!("no random bytes: {e}")))?;
+        let answer = token.answer(Speaker::Client, channel, &challenge, &number);
+        let line = self.ask_plainly(&format!("auth {} {}", hex::encode(&number), hex::encode(&answer))).await?;
+        let back = line.strip_prefix("proved ").and_then(hex::decode_32).ok_or_else(|| said(&line))?;
+        match token.is_answer(&back, Speaker::Daemon, channel, &challenge, &number) {
+            true => Ok(()),
+            false => Err(ClientError::Unproved("what answers there does not have the token".to_owned())),
         }
     }
 
@@ -305,7 +460,7 @@ impl Client {
 
 /// What comes from the daemon.
 pub struct Receiver {
-    read: BufReader<OwnedReadHalf>,
+    read: BufReader<ReadHalf>,
 }
 
 impl Receiver {
@@ -321,7 +476,7 @@ impl Receiver {
 
 /// What goes to the daemon while a run is attached.
 pub struct Sender {
-    write: OwnedWriteHalf,
+    write: WriteHalf,
 }
 
 impl Sender {
@@ -352,7 +507,49 @@ impl Sender {
     }
 }
 
-async fn next_line<T: DeserializeOwned>(read: &mut BufReader<OwnedReadHalf>) -> Result<Next<T>> {
+/// A daemon that is full says so before any format is agreed on.
+fn refused_plainly(line: &str) -> Option<ClientError> {
+    let (code, message) = line.strip_prefix("ERR ")?.split_once(' ')?;
+    let code = serde_json::from_value(code.into()).ok()?;
+    Some(ClientError::Refused(Refusal { code, message: message.to_owned() }))
+}
+
+/// Whose the other end is. `None`: the system does not tell, or it is of another machine.
+fn owner(stream: &Stream) -> Option<Uid> {
+    match stream {
+        Stream::Tcp(stream) => Owners::new().of_tcp(stream),
+        #[cfg(unix)]
+        Stream::Unix(stream) => peer::of_unix(stream),
+        Stream::Tls(_) => None,
+    }
+}
+
+async fn open(target: &Target) -> Result<Stream> {
+    let connect = |source| ClientError::Connect { to: target.clone(), source };
+    let address = match &target.at {
+        #[cfg(unix)]
+        At::Unix(path) => return tokio::net::UnixStream::connect(path).await.map(Stream::Unix).map_err(connect),
+        #[cfg(unix)]
+        At::Own(path, address) => match tokio::net::UnixStream::connect(path).await {
+            Ok(stream) => return Ok(Stream::Unix(stream)),
+            // No daemon has this state directory, or it has no socket.
+            Err(_) => address,
+        },
+        At::Tcp(address) | At::Tls { address, .. } => address,
+    };
+    let stream = TcpStream::connect(address).await.map_err(connect)?;
+    stream.set_nodelay(true).map_err(connect)?;
+    // To close is to reset: a daemon that streams to us, or prepares a run for us, hears at once that we are gone, also
+    // when we are killed. Nothing is lost by it, for each request is awaited (tcp(7), SO_LINGER in socket(7)).
+    stream.set_zero_linger().map_err(connect)?;
+    let At::Tls { name, authorities, .. } = &target.at else { return Ok(Stream::Tcp(stream)) };
+    let connector = tls::connector(authorities).map_err(ClientError::Credentials)?;
+    let name = name.clone().try_into().map_err(|e| ClientError::Protocol(format!("{name}: {e}")))?;
+    let stream = connector.connect(name, stream).await.map_err(connect)?;
+    Ok(Stream::Tls(Box::new(stream.into())))
+}
+
+async fn next_line<T: DeserializeOwned>(read: &mut BufReader<ReadHalf>) -> Result<Next<T>> {
     let mut line = Vec::new();
     read.take(LINE_BYTES_MAX).read_until(b'\n', &mut line).await?;
     if line.is_empty() {
@@ -363,7 +560,7 @@ async fn next_line<T: DeserializeOwned>(read: &mut BufReader<OwnedReadHalf>) -> 
         Ok(Line::Event(event)) => Ok(Next::Event(event)),
         Ok(Line::Error(refusal)) => Err(ClientError::Refused(refusal)),
         Err(_) => {
-            let said = crate::model::escape::line_of_bytes(line.get(..200).unwrap_or(&line));
+            let said = escape::line_of_bytes(line.get(..200).unwrap_or(&line));
             // A daemon that is full says so before any format is agreed on.
             Err(ClientError::Protocol(said.trim_end_matches("\\n").to_owned()))
         }

@@ -12,9 +12,19 @@ pub const ADDRESS_DEFAULT: &str = "127.0.0.1:8080";
 /// What `coracle daemon` is told.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Config {
-    /// Address to listen on; port 0 picks a free one. Only loopback addresses are accepted
+    /// Address to listen on; port 0 picks a free one. One that is not loopback needs --tls-cert and --tls-key
     #[arg(long, value_name = "ADDR", default_value = ADDRESS_DEFAULT)]
     pub listen: SocketAddr,
+    /// Who may use the TCP port: `uid`, the daemon's user and root, as the kernel says, and who has the token; `token`, only
+    /// who has the token; `none`, every user of this machine [default: uid on Linux, token elsewhere]
+    #[arg(long, value_enum, value_name = "HOW")]
+    pub tcp_auth: Option<TcpAuth>,
+    /// Speak TLS on the TCP port, with this certificate (PEM, with its chain); everybody needs the token then
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// The certificate's private key (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
     /// Where stored modules and the daemon's records are kept [default: the platform's state directory]
     #[arg(long, value_name = "DIR", env = "CORACLE_STATE_DIR")]
     pub state_dir: Option<PathBuf>,
@@ -162,6 +172,12 @@ pub struct Limits {
     pub open_files_max: Option<usize>,
     /// Memories and stacks of all instances together: each takes addresses and entries of the system's map [default: what
     /// the system allows the daemon]
+    /// Connections at a time of clients that have not shown who they are
+    #[arg(long = "unproved", value_name = "N", default_value_t = 64, value_parser = parse_count::<1_000_000>)]
+    pub unproved_max: usize,
+    /// Time for a client to show who it is
+    #[arg(long = "prove", value_name = "TIME", value_parser = parse_duration, default_value = "10s")]
+    pub prove: Duration,
     #[arg(long = "mappings", value_name = "N", value_parser = parse_count::<1_000_000_000>)]
     pub mappings_max: Option<usize>,
     /// Random bytes that a guest gets in one call; filling more is a long step that nothing can interrupt
@@ -277,6 +293,10 @@ pub struct Limit {
     pub what: String,
 }
 
+    /// Requests refused because of who asks, before the connection is closed.
+    pub const AUTH_FAILURES_MAX: u32 = 5;
+    /// How long the first of these is made to wait for its answer; each further one so much longer.
+    pub const AUTH_DELAY: Duration = Duration::from_millis(200);
 /// Every limit that has a flag, from the definitions that the command line is built of.
 pub fn limits() -> Vec<Limit> {
     let command = <Limits as clap::Args>::augment_args(clap::Command::new("limits"));
@@ -341,7 +361,7 @@ mod tests {
     #[test]
     fn every_limit_has_a_flag_and_says_what_it_bounds() {
         let all = limits();
-        assert_eq!(all.len(), 32);
+        assert_eq!(all.len(), 34);
         for limit in all {
             assert!(!limit.what.is_empty(), "{limit:?}");
             let of_the_machine = ["--memory-total", "--open-files", "--mappings"].contains(&limit.flag.as_str());

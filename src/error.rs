@@ -176,6 +176,12 @@ pub enum Error {
     /// Not allowed.
     #[error("{0}")]
     Denied(String),
+    /// The client has not shown who it is.
+    #[error("this is for the daemon's user: connect as that user, or show with `auth` that you have the token")]
+    Unproved,
+    /// What was to show who the client is does not.
+    #[error("{0}")]
+    NotProved(&'static str),
     /// A file or socket failed.
     #[error("{what}: {why}")]
     Io {
@@ -206,6 +212,7 @@ impl Error {
             Error::LineTooLong { .. } => Code::TooLong,
             Error::BadByte { .. } | Error::NotUtf8 => Code::BadByte,
             Error::ForeignProtocol(_) | Error::Denied(_) => Code::Denied,
+            Error::Unproved | Error::NotProved(_) => Code::Auth,
             Error::BadName { .. } => Code::BadName,
             Error::Exists(_) | Error::ExistsOtherCase { .. } => Code::Exists,
             Error::Stopping(_) | Error::StillRunning(_) | Error::NotRunning { .. } => Code::Busy,

@@ -19,7 +19,9 @@ pub mod engine;
 pub mod error;
 /// Pure: no tokio, no wasmtime, no files, no sockets, no clock.
 pub mod model;
-/// A daemon with its door.
+/// A daemon with its doors.
 pub mod server;
+/// What carries a connection, and whose its other end is.
+pub mod transport;
 
 pub use error::{Code, Error};

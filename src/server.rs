@@ -1,38 +1,91 @@
-//! A daemon with its door: what `coracle daemon` runs, and the tests boot.
+//! A daemon with its doors: what `coracle daemon` runs, and the tests boot.
 
-use crate::api;
-use crate::config::Config;
+use crate::api::door::{Door, Hall};
+use crate::config::{Config, TcpAuth};
 use crate::daemon::{Daemon, Supervisor};
 use crate::error::{Error, Result};
+use crate::transport::tls;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use tokio::net::TcpListener;
 
 /// A daemon that serves.
 pub struct Server {
     address: SocketAddr,
+    socket: Option<PathBuf>,
     daemon: Daemon,
+}
+
+/// The socket beside the TCP port, in the state directory, which is the user's alone.
+pub fn socket_path(state_dir: &Path) -> PathBuf {
+    state_dir.join("coracle.sock")
 }
 
 /// Starts a daemon on the current runtime, which answers; guests get threads of their own.
 ///
 /// # Errors
 ///
-/// What makes it impossible to serve: the address, the state directory, the root, a limit of the machine.
+/// What makes it impossible to serve, or dangerous: the address, the state directory, the root, a limit of the machine.
 pub async fn start(config: Config) -> Result<Server> {
-    if !config.listen.ip().is_loopback() {
-        return Err(Error::Denied(format!(
-            "--listen {}: only loopback addresses can be listened on, such as 127.0.0.1:{}",
-            config.listen,
-            config.listen.port()
-        )));
-    }
+    let tls = match (&config.tls_cert, &config.tls_key) {
+        (Some(certificate), Some(key)) => Some(tls::acceptor(certificate, key)?),
+        _ => None,
+    };
+    let auth = config.tcp_auth.unwrap_or_default();
+    check_exposure(config.listen, auth, tls.is_some())?;
     let listener = TcpListener::bind(config.listen).await.map_err(|e| listen_error(config.listen, &e))?;
     let address = listener.local_addr().map_err(|e| Error::io("the listening socket has no address", &e))?;
     let daemon = Daemon::open(&config).await?;
     let (supervisor, tracker) = (daemon.supervisor().clone(), daemon.tracker());
-    tracker.spawn(api::text::serve(listener, supervisor, config.limits, tracker.clone()));
+    let hall = Hall::new(supervisor, config.limits, tracker.clone(), daemon.token().clone());
+    // The state directory is held by now, so whatever is at that path is nobody's any more.
+    #[cfg(unix)]
+    let socket = match listen_unix(&socket_path(daemon.state_dir())) {
+        Ok((listener, path)) => {
+            tracker.spawn(hall.clone().serve(Door::Unix(listener)));
+            Some(path)
+        }
+        Err(e) => {
+            tracing::warn!("no socket in the state directory, so clients come over TCP: {e}");
+            None
+        }
+    };
+    #[cfg(not(unix))]
+    let socket = None;
+    if auth == TcpAuth::None {
+        tracing::warn!(%address, "--tcp-auth none: every user of this machine may do everything through the TCP port");
+    }
+    tracker.spawn(hall.serve(Door::Tcp { listener, auth, tls }));
     tracing::info!(%address, "serving");
-    Ok(Server { address, daemon })
+    Ok(Server { address, socket, daemon })
+}
+
+/// A door that leads outside needs a lock.
+fn check_exposure(listen: SocketAddr, auth: TcpAuth, tls: bool) -> Result<()> {
+    if !listen.ip().is_loopback() && !tls {
+        return Err(Error::Denied(format!(
+            "--listen {listen} can be reached from other machines: give --tls-cert and --tls-key, or a loopback address such as \
+             127.0.0.1:{}",
+            listen.port()
+        )));
+    }
+    if tls && auth == TcpAuth::None {
+        return Err(Error::Denied("--tcp-auth none goes with a loopback address without TLS only".into()));
+    }
+    Ok(())
+}
+
+#[cfg(unix)]
+fn listen_unix(path: &Path) -> std::io::Result<(tokio::net::UnixListener, PathBuf)> {
+    use std::os::unix::fs::PermissionsExt;
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let listener = tokio::net::UnixListener::bind(path)?;
+    // Its directory is closed to others already.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok((listener, path.to_owned()))
 }
 
 fn listen_error(address: SocketAddr, e: &std::io::Error) -> Error {
@@ -50,6 +103,11 @@ impl Server {
         self.address
     }
 
+    /// Where it listens besides, if it does.
+    pub fn socket(&self) -> Option<&Path> {
+        self.socket.as_deref()
+    }
+
     /// The handle that everything is done through.
     pub fn supervisor(&self) -> &Supervisor {
         self.daemon.supervisor()
@@ -57,6 +115,12 @@ impl Server {
 
     /// Serves until somebody asks for the end, then takes everything down in order.
     pub async fn ended(self) {
+        self.daemon.shutdown_requested().await;
+        if let Some(socket) = &self.socket
+            && let Err(e) = std::fs::remove_file(socket)
+        {
+            tracing::debug!("the socket stays: {e}");
+        }
         self.daemon.ended().await;
     }
 }

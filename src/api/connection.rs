@@ -3,11 +3,11 @@
 use crate::config::{Limits, fixed};
 use crate::error::{Error, Result};
 use crate::model::frame;
+use crate::transport::{ReadHalf, Stream, WriteHalf};
 use bytes::{Bytes, BytesMut};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::{Instant, timeout, timeout_at};
 
 /// Bytes that are asked of the socket at a time.
@@ -30,7 +30,7 @@ pub(super) enum Closed {
 
 /// What comes in.
 pub(super) struct Incoming {
-    half: OwnedReadHalf,
+    half: ReadHalf,
     buffer: BytesMut,
     eof: bool,
     began: bool,
@@ -41,17 +41,19 @@ pub(super) struct Incoming {
 
 /// What goes out.
 pub(super) struct Outgoing {
-    half: OwnedWriteHalf,
+    half: WriteHalf,
     stall: Duration,
 }
 
 /// The two halves of an accepted connection.
-pub(super) fn split(stream: TcpStream, limits: &Limits) -> (Incoming, Outgoing) {
-    // A reply is one write; waiting for more to send would only delay it.
-    if let Err(e) = stream.set_nodelay(true) {
-        tracing::debug!("TCP_NODELAY: {e}");
+pub(super) fn split(stream: Stream, limits: &Limits) -> (Incoming, Outgoing) {
+    if let Some(tcp) = stream.tcp() {
+        // A reply is one write; waiting for more to send would only delay it.
+        if let Err(e) = tcp.set_nodelay(true) {
+            tracing::debug!("TCP_NODELAY: {e}");
+        }
+        keep_alive(tcp);
     }
-    keep_alive(&stream);
     let (read, write) = stream.into_split();
     let incoming = Incoming {
         half: read,
@@ -176,13 +178,8 @@ impl Incoming {
                 return;
             }
         }
-        // Half-closed, or with enough to do: only a reset tells now that nobody listens.
-        loop {
-            match self.half.ready(Interest::ERROR).await {
-                Ok(ready) if !ready.is_error() => {}
-                _ => return,
-            }
-        }
+        // Half-closed, or with enough to do: bytes no longer tell whether anybody listens.
+        self.half.gone().await;
     }
 
     /// Reads and forgets, for a moment, so that a last reply is not lost to a reset.

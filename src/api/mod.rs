@@ -1,5 +1,7 @@
 //! Front doors of the daemon. They translate, call the supervisor and translate back; they decide nothing.
 
 mod connection;
+pub mod door;
+mod guard;
 mod streams;
 pub mod text;

@@ -1,6 +1,7 @@
-//! The line protocol over TCP: accept, read a request, call the supervisor, write the reply. `docs/protocol.md` specifies it.
+//! The line protocol: read a request, call the supervisor, write the reply. `docs/protocol.md` specifies it.
 
 use super::connection::{self, Closed, Incoming, Outgoing};
+use super::guard::Guard;
 use crate::config::{Limits, fixed};
 use crate::daemon::{Attachment, Compiling, Done, Supervisor, blocking};
 use crate::engine::{self, StdinPipe};
@@ -15,67 +16,16 @@ use crate::model::request::{
     self, Condition, Parsed, PruneArgs, PutArgs, Request, RmArgs, RunArgs, StopArgs, WaitArgs, WireFormat,
 };
 use bytes::Bytes;
-use std::sync::Arc;
+use crate::transport::Stream;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
-use tokio_util::task::TaskTracker;
+use tokio::sync::watch;
 
 /// The version of the protocol, for `hello`.
 pub const PROTOCOL: u32 = 1;
 
 /// What this daemon can do, for `hello`.
-const FEATURES: [&str; 9] = ["run", "attach", "stdin", "put", "logs-follow", "json", "restart", "events", "limits"];
-
-/// Connections over the limit that are told so at a time; each takes half a second at most.
-const FAREWELLS_MAX: usize = 64;
-
-/// Accepts clients until the daemon ends. Running out of descriptors pauses it; nothing else ends it.
-pub async fn serve(listener: TcpListener, supervisor: Supervisor, limits: Limits, tracker: TaskTracker) {
-    const BACK_OFF: Duration = Duration::from_millis(50);
-    let permits = supervisor.connections();
-    let farewells = Arc::new(Semaphore::new(FAREWELLS_MAX));
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = supervisor.shutdown_requested() => return,
-            accepted = listener.accept() => accepted,
-        };
-        let stream = match accepted {
-            Ok((stream, peer)) if peer.ip().to_canonical().is_loopback() => stream,
-            Ok((_, peer)) => {
-                tracing::warn!(%peer, "a connection that is not from this machine was refused");
-                continue;
-            }
-            Err(e) => {
-                // EMFILE and its kin pass when others close; spinning would not help them to (accept(2)).
-                tracing::warn!("cannot accept: {e}");
-                tokio::time::sleep(BACK_OFF).await;
-                continue;
-            }
-        };
-        let (supervisor, limits) = (supervisor.clone(), limits.clone());
-        let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
-            // Beyond what may be told why, connections are closed without a word.
-            if let Ok(permit) = Arc::clone(&farewells).try_acquire_owned() {
-                tracker.spawn(async move {
-                    let error = Error::Limit {
-                        what: "connections",
-                        limit: limits.connections_max.to_string(),
-                        name: "--connections",
-                    };
-                    Connection::new(stream, supervisor, &limits).refuse(&error).await;
-                    drop(permit);
-                });
-            }
-            continue;
-        };
-        tracker.spawn(async move {
-            Connection::new(stream, supervisor, &limits).serve().await;
-            drop(permit);
-        });
-    }
-}
+const FEATURES: [&str; 10] =
+    ["run", "attach", "stdin", "put", "logs-follow", "json", "restart", "events", "limits", "auth"];
 
 /// What came of a request, for the connection.
 pub(super) enum Outcome {
@@ -93,22 +43,25 @@ pub(super) struct Connection {
     pub(super) outgoing: Outgoing,
     pub(super) format: WireFormat,
     /// Refusals in a row that were about the form of requests.
+    guard: Guard,
     refusals: u32,
 }
 
 impl Connection {
-    fn new(stream: TcpStream, supervisor: Supervisor, limits: &Limits) -> Connection {
+    pub(super) fn new(stream: Stream, supervisor: Supervisor, limits: &Limits, guard: Guard) -> Connection {
         let (incoming, outgoing) = connection::split(stream, limits);
-        Connection { supervisor, incoming, outgoing, format: WireFormat::Plain, refusals: 0 }
+        Connection { supervisor, incoming, outgoing, format: WireFormat::Plain, guard, refusals: 0 }
     }
 
-    async fn serve(mut self) {
+    pub(super) async fn serve(mut self) {
         loop {
             // Programs end their lines; for them silence is only a slow network.
             let silence = self.format == WireFormat::Plain;
             let line = tokio::select! {
                 biased;
                 line = self.incoming.line(silence) => line,
+                // First: one that goes on asking what it may ask is not to stay for ever.
+                error = self.guard.too_late() => Err(Closed::Refused(error)),
                 () = self.supervisor.shutdown_requested() => break,
             };
             let line = match line {
@@ -145,7 +98,7 @@ impl Connection {
     }
 
     /// Says why, and closes; nothing that came after is interpreted.
-    async fn refuse(mut self, error: &Error) {
+    pub(super) async fn refuse(mut self, error: &Error) {
         tracing::debug!("a connection was refused: {error}");
         if let Outcome::Next = self.reply(Err(error.clone())).await {
             self.outgoing.finish().await;
@@ -202,6 +155,9 @@ impl Connection {
     /// The whole surface: one arm a verb.
     async fn request(&mut self, request: Request) -> Outcome {
         let supervisor = self.supervisor.clone();
+        if !self.guard.is_open() && !request.is_for_everybody() {
+            return self.not_for_you(Error::Unproved).await;
+        }
         if let Some(names) = request.names()
             && let Err(error) = request::distinct(names)
         {
@@ -237,6 +193,10 @@ impl Connection {
             Request::Modules(_) => Ok(Reply::Modules(supervisor.modules().await)),
             Request::Forget(names) => self.forget(&names.names).await,
             Request::Hello => Ok(Reply::Hello(hello())),
+            Request::Auth(args) => match self.guard.auth(&args) {
+                Err(error @ Error::NotProved(_)) => return self.not_for_you(error).await,
+                answer => answer,
+            },
             Request::Ping => Ok(Reply::Pong),
             Request::Format { format } => {
                 self.format = format;
@@ -254,6 +214,15 @@ impl Connection {
     }
 
     async fn run(&mut self, args: RunArgs) -> Outcome {
+    /// Refuses because of who asks: later each time, and not for ever.
+    async fn not_for_you(&mut self, error: Error) -> Outcome {
+        let again = self.guard.failed().await;
+        match self.reply(Err(error)).await {
+            Outcome::Next if again => Outcome::Next,
+            _ => Outcome::Close,
+        }
+    }
+
         let attach = args.attach;
         let spec = match self.run_spec(args.clone()) {
             Ok(spec) => spec,

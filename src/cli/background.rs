@@ -1,7 +1,7 @@
 //! A daemon in the background, for a `run` that finds none.
 
 use super::{Failure, say};
-use crate::client::{Client, ClientError};
+use crate::client::{Client, ClientError, Target};
 use crate::config;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -12,16 +12,17 @@ use std::time::Duration;
 const START: Duration = Duration::from_secs(20);
 
 /// Connects, and starts a daemon first if nobody listens there.
-pub(super) async fn connect_or_start(address: SocketAddr) -> Result<Client, Failure> {
-    match Client::connect(address).await {
-        Err(ClientError::Connect { .. }) if address.ip().is_loopback() => {}
-        other => return Ok(other?),
-    }
+pub(super) async fn connect_or_start(target: &Target) -> Result<Client, Failure> {
+    let connected = Client::connect(target.clone()).await;
+    let address = match (&connected, target.to_start()) {
+        (Err(ClientError::Connect { .. }), Some(address)) => address,
+        _ => return Ok(connected?),
+    };
     let said = tokio::task::spawn_blocking(move || start(address))
         .await
         .map_err(|e| Failure::new(format!("cannot start a daemon: {e}")))??;
     // Somebody else's `run` may have been faster: then ours failed, and theirs is as good.
-    match Client::connect(address).await {
+    match Client::connect(target.clone()).await {
         Ok(client) => {
             if said.starts_with("listening on ") {
                 say(&format!("started a daemon on {address} in the background (`coracle shutdown` ends it)"));

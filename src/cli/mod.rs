@@ -12,17 +12,19 @@ mod run;
 mod show;
 mod streams;
 
-use crate::client::{Client, ClientError};
+use crate::client::{Client, ClientError, Target};
 use crate::config::ADDRESS_DEFAULT;
 use crate::error::Code;
 use crate::model::escape;
 use crate::model::limit::LimitViews;
 use crate::model::reply::{Inspection, InstanceView, json_pretty};
 use crate::model::request::{Condition, OutputFormat, PutArgs, Request, WireFormat};
+use crate::transport::token;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use serde_json::Value;
 use std::io::Write;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::ToSocketAddrs;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Coracle could not do what it was asked to; a guest's own codes and those of its ends are in [`InstanceView`].
@@ -34,11 +36,25 @@ const NO_SUCH_MODULE: u8 = 127;
 #[derive(Debug, Parser)]
 #[command(name = "coracle", version, disable_help_subcommand = true, arg_required_else_help = true, after_help = AFTER_HELP)]
 struct Cli {
-    /// The daemon to talk to: tcp://ADDRESS:PORT [default: tcp://127.0.0.1:8080]
-    #[arg(long, global = true, env = "CORACLE_HOST", value_name = "HOST")]
-    host: Option<String>,
+    #[command(flatten)]
+    connecting: Connecting,
     #[command(subcommand)]
     verb: Verb,
+}
+
+/// How a daemon is reached.
+#[derive(Debug, clap::Args)]
+struct Connecting {
+    /// The daemon to talk to: tcp://ADDRESS:PORT, unix:PATH or tls://NAME:PORT [default: your own daemon, by its socket in the
+    /// state directory, or else on 127.0.0.1:8080]
+    #[arg(long, global = true, env = "CORACLE_HOST", value_name = "HOST")]
+    host: Option<String>,
+    /// The token, where the daemon wants one [default: the one in the state directory]
+    #[arg(long, global = true, env = "CORACLE_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// With tls://: the daemon's certificate, or that of the authority that signed it (PEM)
+    #[arg(long, global = true, env = "CORACLE_TLS_CA", value_name = "FILE")]
+    tls_ca: Option<PathBuf>,
 }
 
 const AFTER_HELP: &str =
@@ -87,6 +103,12 @@ impl From<ClientError> for Failure {
             ClientError::Connect { .. } => {
                 failure.hint("start one with `coracle daemon`, or run something: `coracle run hello`")
             }
+            ClientError::Unproved(_) | ClientError::Credentials(_) => {
+                failure.hint("the token is in the daemon's state directory: --token-file FILE; as its user come in by --host unix:PATH")
+            }
+            ClientError::Foreign { .. } => failure.hint(
+                "start one of your own on another port, such as `coracle daemon --listen 127.0.0.1:0`: it is found by its socket",
+            ),
             _ => failure,
         }
     }
@@ -135,7 +157,7 @@ pub fn main() -> ExitCode {
 }
 
 fn command() -> clap::Command {
-    Cli::command().mut_subcommand("format", |c| c.hide(true)).mut_subcommand("run", |run| {
+    Cli::command().mut_subcommand("format", |c| c.hide(true)).mut_subcommand("auth", |c| c.hide(true)).mut_subcommand("run", |run| {
         run.mut_arg("attach", |arg| arg.hide(true)).after_help(
             "The program sees its own directory as `/`, and no other file, no network and no variable of your environment.",
         )
@@ -159,20 +181,19 @@ fn say(text: &str) {
 }
 
 fn dispatch(cli: Cli) -> Outcome {
-    let host = cli.host;
     let request = match cli.verb {
         Verb::Daemon(args) => return daemon::foreground(*args),
         Verb::CompileModule(args) => return compile::child(&args),
         Verb::Request(Request::Help { verb }) => return help(verb.as_deref()),
         Verb::Request(request) => request,
     };
-    let address = address(host.as_deref())?;
+    let target = target(&cli.connecting)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(|e| Failure::new(format!("cannot start: {e}")))?;
-    let outcome = runtime.block_on(perform(address, request));
+    let outcome = runtime.block_on(perform(target, request));
     // Not waited for: a blocked read of a terminal would keep us here.
     runtime.shutdown_background();
     outcome
@@ -190,25 +211,48 @@ fn help(verb: Option<&str>) -> Outcome {
     print(&text.to_string())
 }
 
-/// `tcp://ADDRESS:PORT`, or without `tcp://`.
-fn address(host: Option<&str>) -> Result<SocketAddr, Failure> {
-    let host = host.unwrap_or(ADDRESS_DEFAULT);
-    if host.starts_with("unix:") {
-        return Err(
-            Failure::new(format!("--host {host}: Unix sockets are not supported yet")).hint("use tcp://127.0.0.1:PORT")
-        );
+/// `tcp://ADDRESS:PORT` (or without `tcp://`), `unix:PATH`, `tls://NAME:PORT`; without any, the user's own daemon.
+fn target(args: &Connecting) -> Result<Target, Failure> {
+    let state_dir =
+        || std::env::var_os("CORACLE_STATE_DIR").map(PathBuf::from).or_else(crate::config::state_dir_default);
+    let token = args.token_file.clone().or_else(|| state_dir().map(|directory| token::path(&directory)));
+    let Some(host) = args.host.as_deref() else {
+        let address = ADDRESS_DEFAULT.parse().map_err(|e| Failure::new(format!("{ADDRESS_DEFAULT}: {e}")))?;
+        #[cfg(unix)]
+        let target = match state_dir() {
+            Some(directory) => Target::own(crate::server::socket_path(&directory), address),
+            None => Target::tcp(address),
+        };
+        #[cfg(not(unix))]
+        let target = Target::tcp(address);
+        return Ok(target.with_token(token));
+    };
+    let bad = || {
+        Failure::new(format!("--host {host}: not an address"))
+            .hint("it looks like tcp://127.0.0.1:8080, unix:/run/coracle.sock or tls://example.org:8443")
+    };
+    #[cfg(unix)]
+    if let Some(path) = host.strip_prefix("unix://").or_else(|| host.strip_prefix("unix:")) {
+        return if path.is_empty() { Err(bad()) } else { Ok(Target::unix(path).with_token(token)) };
     }
-    let bad = || Failure::new(format!("--host {host}: not an address")).hint("it looks like tcp://127.0.0.1:8080");
-    let plain = host.strip_prefix("tcp://").unwrap_or(host);
-    plain.to_socket_addrs().map_err(|_| bad())?.next().ok_or_else(bad)
+    let resolve = |plain: &str| plain.to_socket_addrs().map_err(|_| bad())?.next().ok_or_else(bad);
+    if let Some(plain) = host.strip_prefix("tls://") {
+        let name = plain.rsplit_once(':').map(|(name, _)| name.trim_matches(['[', ']'])).ok_or_else(bad)?;
+        let authorities = args.tls_ca.clone().ok_or_else(|| {
+            Failure::new(format!("--host {host}: --tls-ca is missing"))
+                .hint("give the file with the daemon's certificate, or that of the authority that signed it")
+        })?;
+        return Ok(Target::tls(name, resolve(plain)?, authorities).with_token(token));
+    }
+    Ok(Target::tcp(resolve(host.strip_prefix("tcp://").unwrap_or(host))?).with_token(token))
 }
 
-async fn perform(address: SocketAddr, request: Request) -> Outcome {
+async fn perform(target: Target, request: Request) -> Outcome {
     let args = match request {
-        Request::Run(args) => return run::run(address, *args).await,
+        Request::Run(args) => return run::run(target, *args).await,
         request => request,
     };
-    let mut client = Client::connect(address).await?;
+    let mut client = Client::connect(target).await?;
     match args {
         Request::List(args) => {
             let list = client.list_filtered(&args.filter).await?;
@@ -228,8 +272,8 @@ async fn perform(address: SocketAddr, request: Request) -> Outcome {
         Request::Limits(args) => {
             let all: LimitViews = client.request(&["limits"]).await?;
             match args.format {
-                OutputFormat::Json => print_json(&all.limits),
-                OutputFormat::Table => print(&show::limits(&all.limits)),
+                OutputFormat::Json => print_json(&all),
+                OutputFormat::Table => print(&show::limits(&all)),
             }
         }
         Request::Stop(args) => {
@@ -293,6 +337,10 @@ async fn perform(address: SocketAddr, request: Request) -> Outcome {
             let word = if format == WireFormat::Json { "json" } else { "plain" };
             Err(Failure::new(format!("`format {word}` is for a connection"))
                 .hint("on the command line use --format json"))
+        }
+        Request::Auth(_) => {
+            Err(Failure::new("`auth` is for a connection")
+                .hint("the command line shows the token by itself: --token-file"))
         }
         Request::Run(_) | Request::Help { .. } => Err(Failure::new("this verb was handled above")),
     }
@@ -364,11 +412,22 @@ mod tests {
 
     #[test]
     fn hosts_are_read_with_and_without_the_scheme() {
-        assert_eq!(address(None).unwrap(), ([127, 0, 0, 1], 8080).into());
-        assert_eq!(address(Some("tcp://127.0.0.1:9")).unwrap().port(), 9);
-        assert_eq!(address(Some("[::1]:9")).unwrap().port(), 9);
-        for bad in ["unix:/x", "nowhere", "tcp://", "127.0.0.1"] {
-            assert!(address(Some(bad)).is_err(), "{bad}");
+        let read = |host: Option<&str>, tls_ca: Option<&str>| {
+            let connecting =
+                Connecting { host: host.map(str::to_owned), token_file: None, tls_ca: tls_ca.map(PathBuf::from) };
+            target(&connecting).map(|target| target.to_string()).map_err(|failure| failure.message)
+        };
+        assert_eq!(read(None, None).unwrap(), "127.0.0.1:8080");
+        assert_eq!(read(Some("tcp://127.0.0.1:9"), None).unwrap(), "127.0.0.1:9");
+        assert_eq!(read(Some("[::1]:9"), None).unwrap(), "[::1]:9");
+        assert_eq!(read(Some("tls://127.0.0.1:9"), Some("ca.pem")).unwrap(), "tls://127.0.0.1:9");
+        #[cfg(unix)]
+        for socket in ["unix:/x", "unix:///x"] {
+            assert_eq!(read(Some(socket), None).unwrap(), "unix:/x");
+        }
+        assert!(read(Some("tls://127.0.0.1:9"), None).unwrap_err().contains("--tls-ca"));
+        for bad in ["unix:", "nowhere", "tcp://", "127.0.0.1", "tls://", "tls://127.0.0.1"] {
+            assert!(read(Some(bad), Some("ca.pem")).is_err(), "{bad}");
         }
     }
 }

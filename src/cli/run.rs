@@ -4,12 +4,11 @@ use super::daemon::Signals;
 use super::file::{self, ModuleFile};
 use super::progress::Progress;
 use super::{FAILED, Failure, Outcome, background, complain, print, say, show};
-use crate::client::{Client, Next, Receiver, Sender};
+use crate::client::{Client, Next, Receiver, Sender, Target};
 use crate::model::name::Name;
 use crate::model::reply::{InstanceView, StreamEvent};
 use crate::model::request::RunArgs;
 use std::io::Read;
-use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -19,7 +18,7 @@ const STOPPED: u8 = 143;
 /// Time for the daemon to say what became of a run that is interrupted before it began.
 const LAST_WORD: Duration = Duration::from_millis(300);
 
-pub(super) async fn run(address: SocketAddr, mut args: RunArgs) -> Outcome {
+pub(super) async fn run(target: Target, mut args: RunArgs) -> Outcome {
     resolve_environment(&mut args)?;
     let mut client =
         if args.no_autostart { Client::connect(address).await? } else { background::connect_or_start(address).await? };
@@ -40,7 +39,7 @@ pub(super) async fn run(address: SocketAddr, mut args: RunArgs) -> Outcome {
         return print(&format!("{}\n", created.name));
     }
     args.attach = true;
-    attached(address, client, &args).await
+    attached(target, client, &args).await
 }
 
 /// `-e KEY` takes the value from our environment, and files are read here: the daemon sees neither.
@@ -63,7 +62,7 @@ fn resolve_environment(args: &mut RunArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn attached(address: SocketAddr, mut client: Client, args: &RunArgs) -> Outcome {
+async fn attached(target: Target, mut client: Client, args: &RunArgs) -> Outcome {
     client.send(&args.words()).await?;
     let (receiver, sender) = client.split();
     // The name once the run exists: what Ctrl-C has to stop.
@@ -81,7 +80,7 @@ async fn attached(address: SocketAddr, mut client: Client, args: &RunArgs) -> Ou
         let name = exists.borrow().clone();
         let stopping = async {
             if let Some(name) = name {
-                stop(address, &name).await?;
+                stop(&target, &name).await?;
             }
             // The stream ends by itself now.
             std::future::pending().await
@@ -98,20 +97,20 @@ async fn attached(address: SocketAddr, mut client: Client, args: &RunArgs) -> Ou
         input.spawn(forward_input(sender));
     }
     let mut printing = JoinSet::new();
-    printing.spawn(print_stream(address, receiver, created));
+    printing.spawn(print_stream(target.clone(), receiver, created));
     tokio::select! {
         Some(outcome) = printing.join_next() => outcome.map_err(|e| Failure::new(e.to_string()))?,
         outcome = interrupted => outcome,
     }
 }
 
-async fn stop(address: SocketAddr, name: &Name) -> Result<(), Failure> {
-    let mut client = Client::connect(address).await?;
+async fn stop(target: &Target, name: &Name) -> Result<(), Failure> {
+    let mut client = Client::connect(target.clone()).await?;
     client.request::<serde_json::Value>(&["stop", name.as_str()]).await?;
     Ok(())
 }
 
-async fn print_stream(address: SocketAddr, mut receiver: Receiver, created: watch::Sender<Option<Name>>) -> Outcome {
+async fn print_stream(target: Target, mut receiver: Receiver, created: watch::Sender<Option<Name>>) -> Outcome {
     let mut progress = Progress::default();
     let mut stopping = false;
     loop {
@@ -133,7 +132,7 @@ async fn print_stream(address: SocketAddr, mut receiver: Receiver, created: watc
                         stopping = true;
                         let name = created.borrow().clone();
                         if let Some(name) = name {
-                            stop(address, &name).await?;
+                            stop(&target, &name).await?;
                         }
                         // A reader that left is not worth a word.
                         if e.kind() != std::io::ErrorKind::BrokenPipe {

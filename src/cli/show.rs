@@ -2,7 +2,7 @@
 
 use crate::daemon::clock;
 use crate::model::escape;
-use crate::model::limit::LimitView;
+use crate::model::limit::LimitViews;
 use crate::model::reply::{InstanceView, LineAssembler, ModuleView, Output};
 use crate::model::request::StdStream;
 use std::io::Write;
@@ -33,8 +33,8 @@ pub(super) fn modules(views: &[ModuleView]) -> String {
 }
 
 /// Limits in aligned columns.
-pub(super) fn limits(views: &[LimitView]) -> String {
-    let rows = views.iter().map(|v| {
+pub(super) fn limits(all: &LimitViews) -> String {
+    let rows = all.limits.iter().map(|v| {
         let default = if v.default.is_empty() { "of the machine" } else { &v.default };
         let used = v.used_text().unwrap_or_else(|| "-".to_owned());
         [v.flag.clone(), v.value_text(), default.to_owned(), used, v.what.clone()]

@@ -164,10 +164,10 @@ mod tests {
     fn what_was_promised_is_given_back_whole() {
         let mut budget = budget(29, 100);
         let opens = Needs { files: true, memories: 1 };
-        let first = budget.promise(opens).unwrap();
-        let second = budget.promise(opens).unwrap();
-        assert!(budget.promise(opens).unwrap_err().to_string().contains("--open-files"));
-        let frugal = budget.promise(Needs { files: false, memories: 1 }).unwrap();
+        let first = budget.promise(opens, 0).unwrap();
+        let second = budget.promise(opens, 0).unwrap();
+        assert!(budget.promise(opens, 0).unwrap_err().to_string().contains("--open-files"));
+        let frugal = budget.promise(Needs { files: false, memories: 1 }, 0).unwrap();
         for promise in [first, second, frugal] {
             budget.release(promise);
         }
@@ -178,9 +178,9 @@ mod tests {
     fn a_refusal_promises_nothing() {
         let mut budget = budget(1000, 5);
         let large = Needs { files: true, memories: 4 };
-        budget.promise(large).unwrap();
-        assert!(budget.promise(large).unwrap_err().to_string().contains("--mappings"));
+        budget.promise(large, 0).unwrap();
+        assert!(budget.promise(large, 0).unwrap_err().to_string().contains("--mappings"));
         assert_eq!((budget.files.promised, budget.mappings.promised), (13, 5));
-        assert!(budget.promise(Needs { files: true, memories: usize::MAX }).is_err());
+        assert!(budget.promise(Needs { files: true, memories: usize::MAX }, 0).is_err());
     }
 }

@@ -5,6 +5,7 @@ use crate::daemon::budget::Promise;
 use crate::daemon::clock;
 use crate::daemon::live::{Live, Why};
 use crate::daemon::logs;
+use crate::daemon::modules::Loaded;
 use crate::daemon::store::Ticket;
 use crate::daemon::supervisor::{Next, Prepared, Ready, State, Supervisor};
 use crate::engine::{DiskBudget, Sandbox, Usage};
@@ -197,7 +198,7 @@ impl Supervisor {
     pub(super) async fn make_ready(&self, spec: &RunSpec) -> Result<Ready> {
         self.accepting()?;
         let loaded = self.0.modules.load(&spec.module, spec.sha256.as_deref(), |_| ()).await?;
-        Ok(Ready { loaded, workspace: self.workspace(&spec.name).await? })
+        self.ready(loaded, spec).await
     }
 
     /// The next run of an instance that is between two runs.

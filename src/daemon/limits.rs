@@ -2,7 +2,7 @@
 
 use crate::config::{self, Limits};
 use crate::daemon::supervisor::Supervisor;
-use crate::model::limit::{LimitView, Unit};
+use crate::model::limit::{LimitView, LimitViews, Unit};
 use std::time::Duration;
 
 /// A value in its unit, and what all instances, clients or modules together use of it now.
@@ -32,7 +32,7 @@ fn wide(n: usize) -> u64 {
 impl Supervisor {
     /// Every limit that has a flag, in the order of `coracle daemon --help`. Use is told where it is of all together; what one
     /// instance uses is its own.
-    pub fn limit_views(&self) -> Vec<LimitView> {
+    pub fn limit_views(&self) -> LimitViews {
         let rows = config::limits().into_iter().map(|limit| {
             let (unit, value, used) = self.limit(&limit.flag, self.limits());
             // The help text has the default once more, where it is the machine's.
@@ -64,6 +64,8 @@ impl Supervisor {
                 let free = self.connections().available_permits();
                 of(limits.connections_max - free, count(limits.connections_max))
             }
+            "--unproved" => count(limits.unproved_max),
+            "--prove" => time(limits.prove),
             "--first-request" => time(limits.first_request),
             "--stall" => time(limits.stall),
             "--module-size" => bytes(limits.module_bytes_max),

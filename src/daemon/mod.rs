@@ -35,12 +35,15 @@ use crate::engine::{self, Engine};
 use crate::error::{Error, Result};
 use crate::model::registry::Registry;
 use budget::Budget;
+use crate::model::auth::Token;
+use crate::model::hex::encode as hex;
 use logs::Logs;
 use modules::Modules;
 use scheduler::{Scheduler, Serves};
 use std::sync::Arc;
 use store::Store;
 use supervisor::Parts;
+use std::path::{Path, PathBuf};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use workspace::Workspaces;
@@ -55,6 +58,8 @@ pub struct Daemon {
     _guests: Guests,
 }
 
+    token: Token,
+    state_dir: PathBuf,
 /// The threads of the guests, and the runtime that drives what they wait for. A file operation that hangs in the kernel must
 /// not hang the daemon's end: its thread is left behind.
 struct Guests {
@@ -133,6 +138,7 @@ impl Daemon {
         raise_descriptor_limit();
         let engine = Arc::new(Engine::new()?);
         let guests = Guests::start(&engine, config)?;
+        let token = crate::transport::token::read_or_make(&state_dir)?;
         let tracker = TaskTracker::new();
         let workspaces = Workspaces::new(&config.root, Arc::clone(&store))?;
         let modules = Modules::open(Arc::clone(&engine), Arc::clone(&store), config, tracker.clone())?;
@@ -153,10 +159,11 @@ impl Daemon {
             registry,
             seq_next: loaded.seq_next,
         });
-        let daemon = Daemon { supervisor, tracker, store, modules, logs: logs.clone(), _guests: guests };
+        tracing::info!(state_dir = %state_dir.display(), root = %config.root.display(), "ready");
+        let daemon =
+            Daemon { supervisor, tracker, store, modules, logs: logs.clone(), token, state_dir, _guests: guests };
         daemon.supervisor.recover()?;
         logs.retain(|id| daemon.supervisor.knows(id));
-        tracing::info!(state_dir = %state_dir.display(), root = %config.root.display(), "ready");
         Ok(daemon)
     }
 
@@ -171,6 +178,21 @@ impl Daemon {
     }
 
     /// Runs until somebody asks for the end ([`Supervisor::shut_down`]), then takes everything down in order: no new
+    /// What clients have to know that the kernel does not vouch for.
+    pub fn token(&self) -> &Token {
+        &self.token
+    }
+
+    /// The state directory, which is this daemon's alone.
+    pub fn state_dir(&self) -> &Path {
+        &self.state_dir
+    }
+
+    /// Returns when somebody asked for the daemon's end.
+    pub async fn shutdown_requested(&self) {
+        self.supervisor.shutdown_requested().await;
+    }
+
     /// work, guests ended, their ends written down, answers sent. At most [`fixed::DRAIN`] for the guests, and less for the
     /// rest.
     pub async fn ended(self) {
@@ -256,15 +278,6 @@ fn raise_descriptor_limit() {
             tracing::debug!("the limit of open files stays as it is: {e}");
         }
     }
-}
-
-/// Digests are written like this.
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
-        let _infallible = write!(out, "{byte:02x}");
-        out
-    })
 }
 
 /// Runs what may block for a while on a thread that may.

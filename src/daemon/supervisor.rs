@@ -264,7 +264,7 @@ impl Supervisor {
             () = reservation.cancelled.cancelled() => return Err(self.accepting().err().unwrap_or(Error::Stopping(spec.name))),
             loaded = self.0.modules.load(&spec.module, spec.sha256.as_deref(), compiling) => loaded?,
         };
-        let ready = Ready { loaded, workspace: self.workspace(&spec.name).await? };
+        let ready = self.ready(loaded, &spec).await?;
         let (created, attachment, recorded) = self.accept(spec, ready, known, attach, reservation)?;
         recorded.recorded().await.map_err(|e| match e {
             // Its task ends it.

@@ -57,8 +57,8 @@ impl Unit {
     }
 }
 
-/// `limits` in JSON.
-#[derive(Debug, Serialize, Deserialize)]
+/// What `limits` answers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LimitViews {
     /// All of them, in the order of `coracle daemon --help`.
     pub limits: Vec<LimitView>,

@@ -2,10 +2,12 @@
 //!
 //! Nothing here knows tokio, wasmtime, files, sockets or the clock; `tests/it/tidy.rs` holds it to that.
 
+pub mod auth;
 pub mod escape;
 pub mod event;
 pub mod filter;
 pub mod frame;
+pub mod hex;
 pub mod instance;
 pub mod limit;
 pub mod name;

@@ -9,7 +9,7 @@ pub use stream::StreamEvent;
 use crate::error::{Code, Error};
 use crate::model::escape;
 use crate::model::instance::LogTime;
-use crate::model::limit::LimitView;
+use crate::model::limit::LimitViews;
 use crate::model::name::Name;
 use crate::model::request::{StdStream, WireFormat};
 pub use crate::model::view::{Inspection, InstanceView, RunView};
@@ -66,13 +66,17 @@ pub enum Reply {
     /// `modules`.
     Modules(Vec<ModuleView>),
     /// `limits`.
-    Limits(Vec<LimitView>),
+    Limits(LimitViews),
     /// `forget` is done.
     Forgotten(Name),
     /// `hello`.
     Hello(Hello),
     /// `ping`.
     Pong,
+    /// `auth`: the daemon's number, in hex.
+    Challenge(String),
+    /// `auth`: it has been shown; the daemon's answer to the client's number, in hex.
+    Proved(String),
     /// `format`.
     Format(WireFormat),
     /// `help`.
@@ -317,6 +321,8 @@ impl Reply {
             Reply::ShuttingDown => "Shutting down\n".to_owned(),
             Reply::Each(results) => {
                 let mut out = String::new();
+            Reply::Challenge(number) => format!("challenge {number}\n"),
+            Reply::Proved(answer) => format!("proved {answer}\n"),
                 for result in results {
                     match result {
                         Ok(reply) => out.push_str(&reply.plain()),
@@ -359,7 +365,7 @@ impl Reply {
             Reply::LogsEnd(view) => json!(view),
             Reply::Stored(module) => json!(module),
             Reply::Modules(modules) => json!({ "modules": modules }),
-            Reply::Limits(limits) => json!({ "limits": limits }),
+            Reply::Limits(all) => json!(all),
             Reply::Forgotten(name) => json!({ "forgotten": name }),
             Reply::Hello(hello) => json!(hello),
             Reply::Pong => json!({ "pong": true }),
@@ -368,6 +374,8 @@ impl Reply {
                 WireFormat::Json => "json",
             } }),
             Reply::Help(text) => json!({ "help": text }),
+            Reply::Challenge(number) => json!({ "challenge": number }),
+            Reply::Proved(answer) => json!({ "proved": answer }),
             Reply::ShuttingDown => json!({ "shutting_down": true }),
             Reply::Each(results) => {
                 let each: Vec<Line<serde_json::Value>> = results

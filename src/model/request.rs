@@ -58,6 +58,8 @@ pub enum Request {
         /// `plain` for people, `json` for programs
         format: WireFormat,
     },
+    /// Show that this client has the daemon's token: alone asks for a number, and then answers with it
+    Auth(AuthArgs),
     /// Describe the commands, or one of them
     Help {
         /// The command to describe
@@ -85,6 +87,17 @@ pub enum OutputFormat {
     Table,
     /// A JSON array.
     Json,
+}
+
+/// Arguments of `auth`.
+#[derive(Debug, Clone, PartialEq, Eq, Args, Default)]
+pub struct AuthArgs {
+    /// 32 random bytes of the client's, in hex
+    #[arg(value_name = "NUMBER", requires = "answer")]
+    pub number: Option<String>,
+    /// The answer to the daemon's number and this one, in hex
+    #[arg(value_name = "ANSWER")]
+    pub answer: Option<String>,
 }
 
 /// Arguments of `stop`.
@@ -386,6 +399,11 @@ fn usage_error(verb: &str, e: &clap::Error) -> Error {
 }
 
 impl Request {
+    /// Whether a client may ask for it that has not shown who it is.
+    pub fn is_for_everybody(&self) -> bool {
+        matches!(self, Request::Hello | Request::Ping | Request::Auth(_) | Request::Help { .. })
+    }
+
     /// The names of a verb that takes several.
     pub fn names(&self) -> Option<&[String]> {
         match self {
@@ -501,7 +519,7 @@ mod tests {
         let Parsed::Help(text) = all else { panic!() };
         for verb in [
             "run", "stop", "list", "kill", "restart", "wait", "rm", "prune", "logs", "inspect", "events", "put",
-            "modules", "forget", "limits", "hello", "ping", "format", "help", "shutdown",
+            "modules", "forget", "limits", "hello", "ping", "format", "auth", "help", "shutdown",
         ] {
             assert!(text.contains(verb), "{verb} is not in: {text}");
             assert!(matches!(parse(&["help".into(), verb.into()]), Ok(Parsed::Help(_))));

@@ -358,10 +358,10 @@ async fn a_daemon_that_cannot_serve_says_why() {
     for (words, why) in [
         (vec!["--listen", "127.0.0.1:0"], "another daemon uses the state directory"),
         (vec!["--listen", &taken, "--state-dir", &other], "is in use"),
-        (vec!["--listen", "0.0.0.0:0", "--state-dir", &other], "only loopback"),
-        (vec!["--listen", "[::]:0", "--state-dir", &other], "only loopback"),
-        (vec!["--listen", "192.0.2.1:0", "--state-dir", &other], "only loopback"),
-        (vec!["--listen", "[::ffff:192.0.2.1]:0", "--state-dir", &other], "only loopback"),
+        (vec!["--listen", "0.0.0.0:0", "--state-dir", &other], "--tls-cert"),
+        (vec!["--listen", "[::]:0", "--state-dir", &other], "--tls-cert"),
+        (vec!["--listen", "192.0.2.1:0", "--state-dir", &other], "--tls-cert"),
+        (vec!["--listen", "[::ffff:192.0.2.1]:0", "--state-dir", &other], "--tls-cert"),
         (vec!["--listen", "localhost"], "invalid"),
         (
             vec!["--listen", "127.0.0.1:0", "--state-dir", &other, "--modules", "/no/such/dir"],

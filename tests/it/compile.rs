@@ -431,7 +431,7 @@ async fn a_compilation_that_nobody_waits_for_leaves_the_queue() {
     let daemon = with_modules(&directory, |_| ()).await;
     let waiting = || {
         let limits = daemon.supervisor.limit_views();
-        limits.iter().find(|limit| limit.flag == "--compile-queue").unwrap().used.unwrap()
+        limits.limits.iter().find(|limit| limit.flag == "--compile-queue").unwrap().used.unwrap()
     };
     let mut clients = vec![];
     for i in 0..BOMBS {

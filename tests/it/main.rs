@@ -8,6 +8,7 @@
 #![expect(unreachable_pub, reason = "one binary of test modules that share a harness; there is no outside")]
 
 mod attached;
+mod auth;
 mod bad_input;
 mod cli;
 mod clients;

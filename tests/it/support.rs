@@ -1,10 +1,11 @@
 //! The harness: a daemon on a free port with a state directory of its own, clients that speak raw bytes, and guests.
 
-use coracle::client::Client;
+use coracle::client::{Client, Target};
 use coracle::config::{Config, Limits};
 use coracle::daemon::{Query, Supervisor};
 use coracle::model::reply::InstanceView;
 use coracle::server;
+use coracle::transport::token;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -116,8 +117,17 @@ impl Harness {
         (self.address, self.supervisor, self.ended) = (address, supervisor, Some(ended));
     }
 
+    /// This daemon, with its token where it wants one.
+    pub fn target(&self) -> Target {
+        Target::tcp(self.address).with_token(Some(token::path(&self.state)))
+    }
+
     pub async fn client(&self) -> Client {
-        Client::connect(self.address).await.unwrap()
+        Client::connect(self.target()).await.unwrap()
+    }
+
+    pub fn limits(&self) -> &Limits {
+        self.supervisor.limits()
     }
 
     pub async fn raw(&self) -> Raw {

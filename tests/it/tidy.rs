@@ -80,6 +80,10 @@ fn arrows_point_one_way() {
                 "crate::config",
             ][..],
         ),
+        (
+            "src/transport",
+            &["crate::engine", "crate::daemon", "crate::api", "crate::cli", "crate::client", "crate::server"],
+        ),
         ("src/engine", &["crate::daemon", "crate::api", "crate::cli", "crate::client", "crate::server"]),
         ("src/daemon", &["crate::api", "crate::cli", "crate::client", "crate::server"]),
         ("src/api", &["crate::cli", "crate::client", "crate::server"]),
