@@ -25,6 +25,7 @@ fn sandbox(total: &Arc<MemoryBudget>) -> Sandbox {
         args: vec!["hello".into()],
         env: vec![],
         directory: Some(std::env::temp_dir()),
+        mounts: vec![],
         disk: DiskBudget { max: Usage { bytes: 1 << 20, files: 10 }, scan: None },
         stdin: None,
         sink: Arc::new(Nowhere),

@@ -10,6 +10,7 @@ use crate::model::escape;
 use crate::model::filter::{Filter, parse_labels};
 use crate::model::frame;
 use crate::model::instance::{RunSpec, Share};
+use crate::model::mount::{self, Mount};
 use crate::model::name::Name;
 use crate::model::reply::{self, Hello, Input, Line, Reply, StreamEvent, json_error, json_line, plain_error};
 use crate::model::request::{
@@ -299,8 +300,11 @@ impl Connection {
         {
             return Err(Error::Usage(format!("an argument cannot hold a NUL: {}", escape::short(bad, 40))));
         }
+        let mounts: Vec<Mount> = args.mounts().cloned().collect();
+        mount::check_together(&mounts).map_err(Error::Usage)?;
         let limits = self.supervisor.limits();
         Ok(RunSpec {
+            mounts,
             env: args.environment()?,
             args: args.guest_args().to_vec(),
             stdin: args.interactive,

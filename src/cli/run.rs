@@ -20,8 +20,15 @@ const LAST_WORD: Duration = Duration::from_millis(300);
 
 pub(super) async fn run(target: Target, mut args: RunArgs) -> Outcome {
     resolve_environment(&mut args)?;
-    let mut client =
-        if args.no_autostart { Client::connect(address).await? } else { background::connect_or_start(address).await? };
+    for mount in args.volume.iter_mut().chain(&mut args.dir) {
+        // The daemon has a directory of its own to begin at.
+        let path = std::path::absolute(&mount.host).map_err(|e| Failure::new(format!("{}: {e}", mount.host)))?;
+        mount.host = path.to_str().ok_or_else(|| Failure::new(format!("{} is not UTF-8", path.display())))?.to_owned();
+    }
+    let mut client = match args.no_autostart {
+        true => Client::connect(target.clone()).await?,
+        false => background::connect_or_start(&target).await?,
+    };
     args.no_autostart = false;
     if file::is_path(args.module()) {
         let module = ModuleFile::read(args.module())?;

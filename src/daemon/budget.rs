@@ -72,9 +72,10 @@ impl Budget {
     /// # Errors
     ///
     /// [`Error::Limit`]; nothing is promised then.
-    pub(super) fn promise(&mut self, needs: Needs) -> Result<Promise> {
+    pub(super) fn promise(&mut self, needs: Needs, mounts: usize) -> Result<Promise> {
         let promise = Promise {
-            files: DESCRIPTORS_EACH + if needs.files { self.handles_max } else { 0 },
+            // Each directory of the host is lent and opened, as its own is.
+            files: DESCRIPTORS_EACH + 2 * mounts + if needs.files { self.handles_max } else { 0 },
             // Its stack is one more.
             mappings: needs.memories.saturating_add(1),
         };

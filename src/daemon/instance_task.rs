@@ -78,7 +78,7 @@ impl Task {
     }
 
     async fn one_run(&mut self, prepared: Prepared) -> Next {
-        let Prepared { run, program, sandbox, workspace, promise, ticket } = prepared;
+        let Prepared { run, program, sandbox, workspace, mounts, promise, ticket } = prepared;
         let control = self.live.control();
         if let Err(error) = ticket.recorded().await {
             // Nothing runs that the daemon could forget.
@@ -123,7 +123,7 @@ impl Task {
             (None, Some(since)) => Some(stopped(Rung::Grace, since)),
             (None, None) => None,
         };
-        drop(workspace);
+        drop((workspace, mounts));
         let pause = (&mut self.back_off, begun.elapsed());
         let finished = self.supervisor.finish(self.id, ended, &self.live, promise, pause);
         finished.settle(&self.live).await

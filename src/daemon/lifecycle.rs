@@ -83,6 +83,7 @@ impl Supervisor {
             args,
             env: spec.env.clone(),
             directory: ready.workspace.lend(),
+            mounts: ready.mounts.iter().map(|m| (m.lend(), m.guest.clone(), m.read_only)).collect(),
             disk: DiskBudget { max: disk_max, scan: ready.workspace.scan() },
             stdin: live.control().stdin.clone(),
             sink: logs::sink(&live.log),
@@ -98,8 +99,8 @@ impl Supervisor {
                 supervisor.started(id, run, &live);
             }),
         };
-        let (program, workspace) = (ready.loaded.program, ready.workspace);
-        Prepared { run, program, sandbox, workspace, promise, ticket }
+        let Ready { loaded: Loaded { program, .. }, workspace, mounts } = ready;
+        Prepared { run, program, sandbox, workspace, mounts, promise, ticket }
     }
 
     /// Guest code was entered.
@@ -221,7 +222,7 @@ impl Supervisor {
                 // It came while the run was being prepared; the pause knows what to do.
                 return Next::Pause(Duration::ZERO);
             }
-            match state.budget.promise(ready.loaded.program.needs()) {
+            match state.budget.promise(ready.loaded.program.needs(), ready.mounts.len()) {
                 Ok(promise) => {
                     let event = state.registry.next_run(id, launch, clock::now());
                     let run = event.run;

@@ -13,6 +13,7 @@ mod live;
 mod logs;
 mod modules;
 mod removal;
+mod mounts;
 mod removing;
 mod scheduler;
 mod store;
@@ -40,6 +41,7 @@ use crate::model::hex::encode as hex;
 use logs::Logs;
 use modules::Modules;
 use scheduler::{Scheduler, Serves};
+use mounts::Mounts;
 use std::sync::Arc;
 use store::Store;
 use supervisor::Parts;
@@ -141,6 +143,7 @@ impl Daemon {
         let token = crate::transport::token::read_or_make(&state_dir)?;
         let tracker = TaskTracker::new();
         let workspaces = Workspaces::new(&config.root, Arc::clone(&store))?;
+        let mounts = Mounts::new(config, &state_dir)?;
         let modules = Modules::open(Arc::clone(&engine), Arc::clone(&store), config, tracker.clone())?;
         let budget = Budget::new(&limits)?;
         let logs = Logs::open(&store.logs(), limits.log_bytes_max, store.full())?;
@@ -151,6 +154,7 @@ impl Daemon {
             modules: modules.clone(),
             workspaces,
             store: Arc::clone(&store),
+            mounts,
             logs: logs.clone(),
             limits,
             budget,

@@ -14,6 +14,7 @@ use crate::daemon::instance_task::Task;
 use crate::daemon::live::{Control, Done, Live, Why};
 use crate::daemon::logs::Logs;
 use crate::daemon::modules::{Loaded, Modules, Upload};
+use crate::daemon::mounts::{Mounted, Mounts};
 use crate::daemon::scheduler::Scheduler;
 use crate::daemon::store::{Change, Store, Ticket};
 use crate::daemon::workspace::{Workspace, Workspaces};
@@ -42,6 +43,7 @@ pub(super) struct Inner {
     pub(super) engine: Arc<Engine>,
     pub(super) modules: Modules,
     pub(super) workspaces: Workspaces,
+    mounts: Arc<Mounts>,
     pub(super) store: Arc<Store>,
     pub(super) logs: Logs,
     pub(super) limits: Limits,
@@ -109,6 +111,8 @@ pub(super) struct Prepared {
     pub(super) workspace: Workspace,
     pub(super) promise: Promise,
     pub(super) ticket: Ticket,
+    /// Likewise.
+    pub(super) mounts: Vec<Mounted>,
 }
 
 /// What a run needs of the outside before it can be accepted.
@@ -117,6 +121,7 @@ pub(super) struct Ready {
     pub(super) workspace: Workspace,
 }
 
+    pub(super) mounts: Vec<Mounted>,
 /// Holds a name while work on it is being prepared; whoever stops the name meanwhile cancels the token.
 pub(super) struct Reservation {
     supervisor: Supervisor,
@@ -150,6 +155,7 @@ pub(super) struct Parts {
     pub(super) workspaces: Workspaces,
     pub(super) store: Arc<Store>,
     pub(super) logs: Logs,
+    pub(super) mounts: Mounts,
     pub(super) limits: Limits,
     pub(super) budget: Budget,
     pub(super) tracker: TaskTracker,
@@ -171,6 +177,7 @@ impl Supervisor {
             store: parts.store,
             logs: parts.logs,
             limits: parts.limits,
+            mounts: Arc::new(parts.mounts),
             memory_total,
             tracker: parts.tracker,
             scheduler: parts.scheduler,
@@ -299,7 +306,7 @@ impl Supervisor {
             return Err(Error::NotFound(spec.name.to_string()));
         }
         let event = state.registry.decide_run(&spec.name, launch, self.0.limits.instances_max, clock::now())?;
-        let promise = state.budget.promise(ready.loaded.program.needs())?;
+        let promise = state.budget.promise(ready.loaded.program.needs(), ready.mounts.len())?;
         let (id, run) = (event.id, event.run);
         let (ticket, recorded) = self.apply_run(&mut state, event, &spec);
         let log = self.0.logs.get(id);
@@ -324,7 +331,19 @@ impl Supervisor {
         self.0.scheduler.spawn(account, self.0.tracker.track_future(task.run(first)));
     }
 
-    pub(super) async fn workspace(&self, name: &Name) -> Result<Workspace> {
+    /// What a run needs besides its module. The mounts first: no directory is made for a run that cannot be.
+    pub(super) async fn ready(&self, loaded: Loaded, spec: &RunSpec) -> Result<Ready> {
+        let mounts = match spec.mounts.is_empty() {
+            true => vec![],
+            false => {
+                let (all, wanted) = (Arc::clone(&self.0.mounts), spec.mounts.clone());
+                blocking(move || all.open(&wanted)).await?
+            }
+        };
+        Ok(Ready { loaded, workspace: self.workspace(&spec.name).await?, mounts })
+    }
+
+    async fn workspace(&self, name: &Name) -> Result<Workspace> {
         // Microseconds of open and fstat; a hop to another thread and back would cost more.
         if let Some(workspace) = self.0.workspaces.open_known(name)? {
             return Ok(workspace);

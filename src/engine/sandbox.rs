@@ -24,6 +24,8 @@ pub struct Sandbox {
     /// The directory lent as `/`: a path that leads to the verified directory and to nothing else (`/proc/self/fd/N` on
     /// Linux). It is opened once, while the store is built. `None`: no directory at all.
     pub directory: Option<PathBuf>,
+    /// Directories of the host that are lent besides: a path as above, the guest's path, and whether it may only read.
+    pub mounts: Vec<(PathBuf, String, bool)>,
     /// What there may be in it.
     pub disk: DiskBudget,
     /// Standard input; `None` is closed.
@@ -265,7 +267,15 @@ impl Sandbox {
                 .preopened_dir(directory, "/", FsPerms::ReadWrite)
                 .map_err(|e| Error::io("the directory of the instance cannot be opened", &e))?;
         }
-        let disk = Disk::new(used, self.disk.max);
+        for (directory, guest, read_only) in &self.mounts {
+            let perms = if *read_only { FsPerms::ReadOnly } else { FsPerms::ReadWrite };
+            builder
+                .preopened_dir(directory, guest, perms)
+                .map_err(|e| Error::io(format!("the directory for '{guest}' cannot be opened"), &e))?;
+        }
+        let mut disk = Disk::new(used, self.disk.max);
+        let lent: Vec<PathBuf> = self.mounts.into_iter().map(|(directory, ..)| directory).collect();
+        disk.lend(&lent).map_err(|e| Error::io("a directory of the host cannot be looked at", &e))?;
         let wasi = match world {
             World::Module => Wasi::P1(P1::new(builder.build_p1(), disk)),
             World::Component => Wasi::P2 { p2: P2 { ctx: builder.build(), table: ResourceTable::new() }, disk },
@@ -307,6 +317,7 @@ pub(super) mod tests {
             args: vec!["test".into()],
             env: vec![],
             directory: Some(std::env::temp_dir()),
+            mounts: vec![],
             disk: DiskBudget { max: Usage { bytes: 1 << 20, files: 10 }, scan: None },
             stdin: None,
             sink: Arc::new(Nowhere),

@@ -9,6 +9,7 @@
 //! A start function is guest code before the entry point; one that ends within a tick goes from created to its end.
 
 use crate::model::filter::Labels;
+use crate::model::mount::Mount;
 use crate::model::name::Name;
 use crate::model::restart::RestartPolicy;
 use serde::{Deserialize, Serialize};
@@ -122,6 +123,8 @@ pub struct RunSpec {
     pub args: Vec<String>,
     /// The guest's whole environment.
     pub env: Vec<(String, String)>,
+    /// Directories of the host that it is lent besides its own.
+    pub mounts: Vec<Mount>,
     /// Whether stdin is open, to be fed by the attached client.
     pub stdin: bool,
     /// All memories and tables together, in bytes.
@@ -156,6 +159,7 @@ impl RunSpec {
             args: self.args.clone(),
             env: self.env.iter().map(|(key, _)| key.clone()).collect(),
             directory: directory.to_owned(),
+            mounts: self.mounts.clone(),
             memory_bytes_max: self.memory_bytes_max,
             disk_bytes_max: self.disk_bytes_max,
             files_max: self.files_max,
@@ -179,6 +183,7 @@ impl RunSpec {
             argv0: launch.argv0.clone(),
             args: launch.args.clone(),
             env,
+            mounts: launch.mounts.clone(),
             stdin: false,
             memory_bytes_max: launch.memory_bytes_max,
             disk_bytes_max: launch.disk_bytes_max,
@@ -388,6 +393,9 @@ pub struct Launch {
     pub env: Vec<String>,
     /// The directory lent as `/`, for display.
     pub directory: String,
+    /// Directories of the host that it was lent besides.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<Mount>,
     /// All memories and tables together, in bytes.
     pub memory_bytes_max: usize,
     /// Files and links in its directory, in bytes.

@@ -10,6 +10,7 @@ pub mod frame;
 pub mod hex;
 pub mod instance;
 pub mod limit;
+pub mod mount;
 pub mod name;
 pub mod registry;
 pub mod reply;

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::model::escape;
+use crate::model::mount::Mount;
 use crate::model::request::{parse_count, parse_duration, parse_size};
 use crate::model::restart::RestartPolicy;
 use clap::Args;
@@ -28,6 +29,12 @@ pub struct RunArgs {
     /// Read environment variables from a file, one KEY=VALUE a line
     #[arg(long, value_name = "FILE")]
     pub env_file: Vec<String>,
+    /// Lend a directory of the host, at an absolute path of the guest's (repeatable)
+    #[arg(short, long = "volume", value_name = "HOST:GUEST[:ro]", value_parser = Mount::parse_volume)]
+    pub volume: Vec<Mount>,
+    /// The same, as wasmtime spells it; HOST alone is found under its own path
+    #[arg(long, value_name = "HOST[::GUEST]", value_parser = Mount::parse_dir)]
+    pub dir: Vec<Mount>,
     /// Limit of all memories and tables together, e.g. 64m [default: 256m, or what the daemon was given]
     #[arg(short, long, value_name = "SIZE", value_parser = parse_size)]
     pub memory: Option<usize>,
@@ -98,6 +105,11 @@ impl RunArgs {
         self.command.get(1..).unwrap_or_default()
     }
 
+    /// The directories of the host that it is lent, however they were spelled.
+    pub fn mounts(&self) -> impl Iterator<Item = &Mount> {
+        self.volume.iter().chain(&self.dir)
+    }
+
     /// The environment given as `-e KEY=VALUE`; of two with one key the later stands.
     ///
     /// # Errors
@@ -136,6 +148,7 @@ impl RunArgs {
         self.name.iter().for_each(|v| option("name", v));
         self.env.iter().for_each(|v| option("env", v));
         self.env_file.iter().for_each(|v| option("env-file", v));
+        self.mounts().for_each(|v| option("volume", &v.to_string()));
         self.memory.iter().for_each(|v| option("memory", &v.to_string()));
         self.disk.iter().for_each(|v| option("disk", &v.to_string()));
         self.files.iter().for_each(|v| option("files", &v.to_string()));
@@ -179,6 +192,7 @@ mod tests {
             (name, argv0) in any::<(Option<String>, Option<String>)>(),
             env in prop::collection::vec("[A-Z]{1,5}=\\PC{0,20}|-\\PC{0,5}", 0..4),
             memory in prop::option::of(1usize..1 << 40),
+            volume in prop::collection::vec(("[^\\x00]{1,9}", "(/[a-z.]{1,5}x){1,3}", any::<bool>()), 0..3),
             timeout in prop::option::of(0u64..1 << 50),
             (cpus, cpu_weight) in prop::option::of((10u32..=1_024_000, 1u32..=10_000)).prop_map(Option::unzip),
             label in prop::collection::vec("[a-z]{1,5}(=\\PC{0,20})?", 0..3),
@@ -191,6 +205,7 @@ mod tests {
                 cpu_time: timeout.map(|t| Duration::from_nanos(t / 2)),
                 cpus, cpu_weight,
                 disk: memory, files: memory.map(|n| n % 1_000_000_000 + 1),
+                volume: volume.into_iter().map(|(host, guest, read_only)| Mount { host, guest, read_only }).collect(),
                 label, rm,
                 restart: (!rm).then_some(RestartPolicy::OnFailure { retries_max: retries }),
                 command: [vec![module], args].concat(),

@@ -2,6 +2,7 @@
 
 use crate::model::filter::Labels;
 use crate::model::instance::{Record, Share, Stopped};
+use crate::model::mount::Mount;
 use crate::model::name::Name;
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +47,9 @@ pub struct InstanceView {
     pub env: Vec<String>,
     /// The directory lent as `/`.
     pub directory: String,
+    /// Directories of the host that are lent besides.
+    #[serde(default)]
+    pub mounts: Vec<Mount>,
     /// All memories and tables together, in bytes.
     pub memory_bytes_max: usize,
     /// Files and links in its directory, in bytes.
@@ -90,6 +94,7 @@ impl InstanceView {
             args: launch.args.clone(),
             env: launch.env.clone(),
             directory: launch.directory.clone(),
+            mounts: launch.mounts.clone(),
             memory_bytes_max: launch.memory_bytes_max,
             disk_bytes_max: launch.disk_bytes_max,
             files_max: launch.files_max,

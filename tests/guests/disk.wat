@@ -5,6 +5,7 @@
 ;;   wSN write N bytes  WSN write a kilobyte as often as it works, N times at most  pSN write one byte at N  sSN set the size  fSN allocate
 ;;   xS close  gSS renumber  lP,P link  yP,P symlink  rP,P rename  mP mkdir  dP rmdir  uP unlink
 ;;   nN make files n0000 to N-1, as often as it works  !  trap
+;;   @D paths are below descriptor D from here on  >D and only the second of two
 (module
   (import "wasi_snapshot_preview1" "args_sizes_get" (func $args_sizes (param i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "args_get" (func $args (param i32 i32) (result i32)))
@@ -27,6 +28,8 @@
   ;; 0: a buffer list and its result; 64: slots; 128: text; 1024: pointers to arguments; 8192: arguments; 65536: zeros.
   (memory (export "memory") 32)
   (data (i32.const 256) "n0000")
+  (global $dir (mut i32) (i32.const 3))
+  (global $dir2 (mut i32) (i32.const 3))
 
   ;; How far it is to the byte, or to the end.
   (func $until (param $at i32) (param $stop i32) (result i32) (local $n i32) (local $byte i32)
@@ -59,7 +62,7 @@
     (i32.add (i32.const 64) (i32.mul (i32.const 4) (i32.sub (i32.load8_u (local.get $digit)) (i32.const 48)))))
 
   (func $open (param $at i32) (param $oflags i32) (param $rights i64) (param $fdflags i32) (result i32)
-    (call $path_open (i32.const 3) (i32.const 1)
+    (call $path_open (global.get $dir) (i32.const 1)
       (i32.add (local.get $at) (i32.const 2))
       (call $until (i32.add (local.get $at) (i32.const 2)) (i32.const 0))
       (local.get $oflags) (local.get $rights) (i64.const 0) (local.get $fdflags)
@@ -78,7 +81,7 @@
       (i32.store8 (i32.const 259)
         (i32.add (i32.const 48) (i32.rem_u (i32.div_u (local.get $i) (i32.const 10)) (i32.const 10))))
       (i32.store8 (i32.const 260) (i32.add (i32.const 48) (i32.rem_u (local.get $i) (i32.const 10))))
-      (local.set $errno (call $path_open (i32.const 3) (i32.const 1) (i32.const 256) (i32.const 5)
+      (local.set $errno (call $path_open (global.get $dir) (i32.const 1) (i32.const 256) (i32.const 5)
         (i32.const 1) (i64.const 66) (i64.const 0) (i32.const 0) (i32.const 100)))
       (if (i32.eqz (local.get $errno))
         (then
@@ -101,22 +104,27 @@
     (if (i32.eq (local.get $what) (i32.const 0x21)) (then (unreachable)))
     (if (i32.eq (local.get $what) (i32.const 0x6e))
       (then (return (call $many (i32.wrap_i64 (call $number (local.get $one)))))))
+    (if (i32.or (i32.eq (local.get $what) (i32.const 0x40)) (i32.eq (local.get $what) (i32.const 0x3e)))
+      (then
+        (global.set $dir2 (i32.sub (i32.load8_u (local.get $one)) (i32.const 48)))
+        (if (i32.eq (local.get $what) (i32.const 0x40)) (then (global.set $dir (global.get $dir2))))
+        (return (i32.const 0))))
     ;; With one path.
     (local.set $one_len (call $until (local.get $one) (i32.const 0x2c)))
-    (if (i32.eq (local.get $what) (i32.const 0x6d)) (then (return (call $mkdir (i32.const 3) (local.get $one) (local.get $one_len)))))
-    (if (i32.eq (local.get $what) (i32.const 0x64)) (then (return (call $rmdir (i32.const 3) (local.get $one) (local.get $one_len)))))
-    (if (i32.eq (local.get $what) (i32.const 0x75)) (then (return (call $unlink (i32.const 3) (local.get $one) (local.get $one_len)))))
+    (if (i32.eq (local.get $what) (i32.const 0x6d)) (then (return (call $mkdir (global.get $dir) (local.get $one) (local.get $one_len)))))
+    (if (i32.eq (local.get $what) (i32.const 0x64)) (then (return (call $rmdir (global.get $dir) (local.get $one) (local.get $one_len)))))
+    (if (i32.eq (local.get $what) (i32.const 0x75)) (then (return (call $unlink (global.get $dir) (local.get $one) (local.get $one_len)))))
     ;; With two.
     (local.set $two (i32.add (i32.add (local.get $one) (local.get $one_len)) (i32.const 1)))
     (if (i32.eq (local.get $what) (i32.const 0x6c))
-      (then (return (call $link (i32.const 3) (i32.const 0) (local.get $one) (local.get $one_len)
-        (i32.const 3) (local.get $two) (call $until (local.get $two) (i32.const 0))))))
+      (then (return (call $link (global.get $dir) (i32.const 0) (local.get $one) (local.get $one_len)
+        (global.get $dir2) (local.get $two) (call $until (local.get $two) (i32.const 0))))))
     (if (i32.eq (local.get $what) (i32.const 0x79))
       (then (return (call $symlink (local.get $one) (local.get $one_len)
-        (i32.const 3) (local.get $two) (call $until (local.get $two) (i32.const 0))))))
+        (global.get $dir2) (local.get $two) (call $until (local.get $two) (i32.const 0))))))
     (if (i32.eq (local.get $what) (i32.const 0x72))
-      (then (return (call $rename (i32.const 3) (local.get $one) (local.get $one_len)
-        (i32.const 3) (local.get $two) (call $until (local.get $two) (i32.const 0))))))
+      (then (return (call $rename (global.get $dir) (local.get $one) (local.get $one_len)
+        (global.get $dir2) (local.get $two) (call $until (local.get $two) (i32.const 0))))))
     ;; With a descriptor.
     (local.set $fd (i32.load (call $slot (local.get $one))))
     (if (i32.eq (local.get $what) (i32.const 0x78)) (then (return (call $close (local.get $fd)))))

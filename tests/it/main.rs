@@ -22,6 +22,7 @@ mod lifecycle;
 mod limits;
 mod logs;
 mod modules;
+mod mounts;
 mod papers;
 mod protocol;
 mod real_programs;

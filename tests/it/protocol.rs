@@ -220,6 +220,7 @@ async fn new_work_is_refused_while_the_daemon_ends() {
     raw.ask("run --name other sleep").await;
     daemon.supervisor.shut_down();
     let spec = RunSpec {
+        mounts: vec![],
         module: "hello".parse().unwrap(),
         name: "hello".parse().unwrap(),
         argv0: None,

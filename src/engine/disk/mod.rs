@@ -9,6 +9,10 @@
 //! ```
 //!
 //! What others do in the directory is not charged until the next run looks at it; they are not guests.
+//!
+//! Directories of the host that are lent besides (`run -v`) have an account of their own, which begins with nothing: what a run
+//! adds to them is bounded too, and what it removes from them makes no room in its own directory. Nothing is moved or linked
+//! between the two, as between two file systems.
 
 mod account;
 mod p1;
@@ -26,6 +30,7 @@ pub(super) use p2::{Files, Fs};
 use account::{Account, Key};
 use std::collections::HashMap;
 use std::fs::File;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio_util::sync::CancellationToken;
 
@@ -58,11 +63,22 @@ impl DiskBudget {
     }
 }
 
-/// The account of one store, and which of its handles lead to which file.
+/// The accounts of one store, and which of its handles lead to which file.
 pub(super) struct Disk {
-    account: Shared,
+    own: Shared,
+    /// `None`: nothing is lent but its own directory.
+    lent: Option<Lent>,
     /// By the handle's number in the resource table. Only regular files: nothing else can grow.
     open: HashMap<u32, Pin>,
+}
+
+/// Directories of the host.
+struct Lent {
+    account: Shared,
+    /// Which they are.
+    roots: Vec<Key>,
+    /// Directories that the guest has opened, by their handles: whether they are below one of those.
+    below: HashMap<u32, bool>,
 }
 
 /// Streams write while the guest goes on.
@@ -70,6 +86,10 @@ pub(super) struct Disk {
 struct Shared(Arc<Mutex<Account>>);
 
 impl Shared {
+    fn new(used: Usage, max: Usage) -> Shared {
+        Shared(Arc::new(Mutex::new(Account::new(used, max))))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Account> {
         // Numbers that no statement leaves half changed.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -78,30 +98,75 @@ impl Shared {
 
 impl Disk {
     pub(super) fn new(used: Usage, max: Usage) -> Disk {
-        Disk { account: Shared(Arc::new(Mutex::new(Account::new(used, max)))), open: HashMap::new() }
+        Disk { own: Shared::new(used, max), lent: None, open: HashMap::new() }
+    }
+
+    /// Directories that are lent besides.
+    ///
+    /// # Errors
+    ///
+    /// One of them cannot be looked at.
+    pub(super) fn lend(&mut self, directories: &[PathBuf]) -> std::io::Result<()> {
+        if directories.is_empty() {
+            return Ok(());
+        }
+        let roots =
+            directories.iter().map(|path| Ok(key(&std::fs::metadata(path)?))).collect::<std::io::Result<_>>()?;
+        let account = Shared::new(Usage::default(), self.own.lock().max());
+        self.lent = Some(Lent { account, roots, below: HashMap::new() });
+        Ok(())
     }
 
     /// What was last refused, and the limits.
     pub(super) fn refused(&self) -> Option<(OverBudget, Usage)> {
-        let account = self.account.lock();
-        account.refused().map(|over| (over, account.max()))
+        let lent = self.lent.iter().map(|lent| &lent.account);
+        [&self.own].into_iter().chain(lent).find_map(|account| {
+            let account = account.lock();
+            account.refused().map(|over| (over, account.max()))
+        })
+    }
+
+    /// Whether a directory is of the host's. One that the guest has not opened was given to it.
+    fn is_lent(&self, handle: u32, directory: &Arc<File>) -> bool {
+        let Some(lent) = &self.lent else { return false };
+        match lent.below.get(&handle) {
+            Some(below) => *below,
+            None => directory.metadata().is_ok_and(|meta| lent.roots.contains(&key(&meta))),
+        }
+    }
+
+    fn account(&self, is_lent: bool) -> &Shared {
+        match &self.lent {
+            Some(lent) if is_lent => &lent.account,
+            _ => &self.own,
+        }
     }
 
     /// A file was opened, as this handle.
-    fn opened(&mut self, handle: u32, file: &Arc<File>) -> std::io::Result<()> {
-        if let Some(pin) = Pin::new(&self.account, file)? {
+    fn opened(&mut self, handle: u32, file: &Arc<File>, is_lent: bool) -> std::io::Result<()> {
+        if let Some(pin) = Pin::new(self.account(is_lent), file)? {
             self.open.insert(handle, pin);
         }
         Ok(())
     }
 
+    /// A directory was opened, as this handle.
+    fn opened_directory(&mut self, handle: u32, is_lent: bool) {
+        if let Some(lent) = &mut self.lent {
+            lent.below.insert(handle, is_lent);
+        }
+    }
+
     fn closed(&mut self, handle: u32) {
         self.open.remove(&handle);
+        if let Some(lent) = &mut self.lent {
+            lent.below.remove(&handle);
+        }
     }
 
     /// The name that led to `target` is gone.
-    fn unnamed(&self, target: &Target) {
-        let mut account = self.account.lock();
+    fn unnamed(&self, target: &Target, is_lent: bool) {
+        let mut account = self.account(is_lent).lock();
         match target {
             Target::Shared => account.give_back(Usage { bytes: 0, files: 1 }),
             // With its last handle it goes.

@@ -18,7 +18,8 @@ use wiggle::{GuestMemory, GuestPtr};
 
 type Result<T> = std::result::Result<T, Error>;
 
-/// The descriptor that the one preopened directory gets, behind the three standard streams.
+/// The descriptor that the first directory gets that was given to the guest, behind the three standard streams; the others come
+/// behind it.
 const PREOPENED: u32 = 3;
 
 /// A guest's preview 1, with its disk budget.
@@ -52,17 +53,18 @@ impl P1 {
         Fs { view: self.ctx.filesystem(), disk: &mut self.disk }
     }
 
-    /// The second table. The first time nothing but the standard streams and the preopened directory is there.
+    /// The second table. The first time nothing but the standard streams and the directories that were given is there.
     fn known(&mut self, mem: &mut GuestMemory<'_>) -> &mut HashMap<u32, Known> {
         if self.known.is_none() {
             let mut known = HashMap::new();
             // The context makes its table at the first call.
-            if self.ctx.fd_prestat_get(mem, PREOPENED.into()).is_ok() {
-                let table = self.ctx.ctx().table;
-                let most = u32::try_from(table.max_capacity()).unwrap_or(u32::MAX);
-                let handle = (0..most).find(|handle| table.get(&descriptor(*handle)).is_ok());
-                known.extend(handle.map(|handle| (PREOPENED, Known { handle, directory: true, append: false })));
-            }
+            let given = (PREOPENED..).take_while(|fd| self.ctx.fd_prestat_get(mem, (*fd).into()).is_ok()).count();
+            let table = self.ctx.ctx().table;
+            let most = u32::try_from(table.max_capacity()).unwrap_or(u32::MAX);
+            // Both tables were filled in the same order.
+            let handles = (0..most).filter(|handle| table.get(&descriptor(*handle)).is_ok()).take(given);
+            let entry = |handle| Known { handle, directory: true, append: false };
+            known.extend((PREOPENED..).zip(handles.map(entry)));
             self.known = Some(known);
         }
         self.known.as_mut().expect("it was just made")
@@ -132,10 +134,17 @@ impl P1 {
     /// Opens, and begins to account for what was opened.
     async fn open(&mut self, mem: &mut GuestMemory<'_>, how: How) -> Result<Fd> {
         let How { dir, lookup, path, oflags, rights, inheriting, fdflags } = how;
-        self.known(mem);
+        let Ok(directory) = self.directory(mem, dir) else {
+            // It fails, as it should: every directory is known.
+            return self.ctx.path_open(mem, dir, lookup, path, oflags, rights, inheriting, fdflags).await;
+        };
+        if self.fs().is_lent(&directory) {
+            let text = self.text(mem, path)?;
+            self.fs().check_kind(&directory, lookup.into(), &text).await?;
+        }
         let handle = next_handle(&mut self.ctx);
         let opened = self.ctx.path_open(mem, dir, lookup, path, oflags, rights, inheriting, fdflags).await?;
-        let mut known = self.opened(handle)?;
+        let mut known = self.opened(&directory, handle)?;
         known.append = fdflags.contains(Fdflags::APPEND);
         self.known(mem).insert(opened.into(), known);
         Ok(opened)
@@ -143,13 +152,14 @@ impl P1 {
 
     /// A file, made and open.
     async fn create(&mut self, mem: &mut GuestMemory<'_>, how: How) -> Result<Fd> {
-        self.fs().take(NAME)?;
+        let Ok(directory) = self.directory(mem, how.dir) else { return self.open(mem, how).await };
+        self.fs().take(&directory, NAME)?;
         let opened = self.open(mem, how).await;
-        self.fs().made(NAME, opened)
+        self.fs().made(&directory, NAME, opened)
     }
 
     /// The resource that the context put into the table, if it is where it has to be.
-    fn opened(&mut self, handle: Option<u32>) -> Result<Known> {
+    fn opened(&mut self, dir: &Resource<Descriptor>, handle: Option<u32>) -> Result<Known> {
         let odd = || Error::trap(wasmtime::format_err!("an opened file is not where it should be"));
         let handle = handle.ok_or_else(odd)?;
         let opened = descriptor(handle);
@@ -158,7 +168,7 @@ impl P1 {
             Ok(Descriptor::File(_)) => false,
             Err(_) => return Err(odd()),
         };
-        self.fs().opened(&opened)?;
+        self.fs().opened(dir, &opened)?;
         Ok(Known { handle, directory, append: false })
     }
 }

@@ -62,13 +62,41 @@ fn again(fd: &Fd) -> Fd {
 }
 
 impl Fs<'_> {
-    pub(super) fn take(&self, what: Usage) -> FsResult<()> {
-        Ok(self.disk.account.lock().take(what)?)
+    /// Whether a directory is one of the host's, or below one.
+    pub(super) fn is_lent(&self, dir: &Fd) -> bool {
+        match self.view.table.get(dir) {
+            Ok(Descriptor::Dir(directory)) => self.disk.is_lent(dir.rep(), &directory.dir),
+            _ => false,
+        }
+    }
+
+    /// Charges what is about to be made in a directory.
+    pub(super) fn take(&self, dir: &Fd, what: Usage) -> FsResult<()> {
+        Ok(self.disk.account(self.is_lent(dir)).lock().take(what)?)
     }
 
     /// Gives back what was charged for something that then was not made.
-    pub(super) fn made<T, E>(&self, what: Usage, made: Result<T, E>) -> Result<T, E> {
-        made.inspect_err(|_| self.disk.account.lock().give_back(what))
+    pub(super) fn made<T, E>(&self, dir: &Fd, what: Usage, made: Result<T, E>) -> Result<T, E> {
+        made.inspect_err(|_| self.disk.account(self.is_lent(dir)).lock().give_back(what))
+    }
+
+    /// What is neither a file nor a directory is not opened in directories of the host: to open a FIFO takes a thread for as long
+    /// as nobody else opens it, and a device may do anything. In its own directory a guest cannot make one.
+    pub(super) async fn check_kind(&mut self, dir: &Fd, path_flags: PathFlags, path: &str) -> FsResult<()> {
+        if !self.is_lent(dir) {
+            return Ok(());
+        }
+        // What is not there may be made; what cannot be looked at is refused by who opens it.
+        let Ok(stat) = self.view.stat_at(again(dir), path_flags, path.to_owned()).await else { return Ok(()) };
+        match stat.type_ {
+            DescriptorType::RegularFile | DescriptorType::Directory | DescriptorType::SymbolicLink => Ok(()),
+            _ => Err(ErrorCode::NotPermitted.into()),
+        }
+    }
+
+    /// Nothing is moved between accounts.
+    fn within_one(&self, dir: &Fd, other: &Fd) -> FsResult<()> {
+        if self.is_lent(dir) == self.is_lent(other) { Ok(()) } else { Err(ErrorCode::CrossDevice.into()) }
     }
 
     /// What would lose this name. `None`: there is nothing, or nothing that may be seen.
@@ -79,7 +107,8 @@ impl Fs<'_> {
             return Some(Target::Shared);
         }
         let mut key = None;
-        if stat.type_ == DescriptorType::RegularFile && self.disk.account.lock().is_open(None) {
+        let has_open = self.disk.account(self.is_lent(dir)).lock().is_open(None);
+        if stat.type_ == DescriptorType::RegularFile && has_open {
             key = Some(self.view.metadata_hash_at(again(dir), nofollow, path.to_owned()).await.ok()?.lower);
         }
         Some(Target::File { key, bytes: stat.size })
@@ -94,8 +123,9 @@ impl Fs<'_> {
         open_flags: OpenFlags,
         flags: DescriptorFlags,
     ) -> FsResult<Fd> {
+        self.check_kind(dir, path_flags, path).await?;
         let opened = self.view.open_at(again(dir), path_flags, path.to_owned(), open_flags, flags).await?;
-        match self.opened(&opened) {
+        match self.opened(dir, &opened) {
             Ok(()) => Ok(opened),
             Err(e) => {
                 HostDescriptor::drop(self, opened).map_err(FsError::trap)?;
@@ -104,10 +134,12 @@ impl Fs<'_> {
         }
     }
 
-    /// Begins to account for a descriptor.
-    pub(super) fn opened(&mut self, fd: &Fd) -> FsResult<()> {
-        if let Descriptor::File(file) = self.view.table.get(fd)? {
-            self.disk.opened(fd.rep(), &file.file)?;
+    /// Begins to account for a descriptor that was opened in `dir`.
+    pub(super) fn opened(&mut self, dir: &Fd, fd: &Fd) -> FsResult<()> {
+        let is_lent = self.is_lent(dir);
+        match self.view.table.get(fd)? {
+            Descriptor::File(file) => self.disk.opened(fd.rep(), &file.file, is_lent)?,
+            Descriptor::Dir(_) => self.disk.opened_directory(fd.rep(), is_lent),
         }
         Ok(())
     }
@@ -134,9 +166,9 @@ impl Fs<'_> {
         open_flags: OpenFlags,
         flags: DescriptorFlags,
     ) -> FsResult<Fd> {
-        self.take(NAME)?;
+        self.take(dir, NAME)?;
         let opened = self.open(dir, path_flags, path, open_flags, flags).await;
-        self.made(NAME, opened)
+        self.made(dir, NAME, opened)
     }
 
     /// Truncates what was opened. What is not in the account is no regular file, and then nothing happens (open(2)).
@@ -220,22 +252,23 @@ impl HostDescriptor for Fs<'_> {
     }
 
     async fn create_directory_at(&mut self, fd: Fd, path: String) -> FsResult<()> {
-        self.take(NAME)?;
-        let made = self.view.create_directory_at(fd, path).await;
-        self.made(NAME, made)
+        self.take(&fd, NAME)?;
+        let made = self.view.create_directory_at(again(&fd), path).await;
+        self.made(&fd, NAME, made)
     }
 
     async fn link_at(&mut self, fd: Fd, flags: PathFlags, from: String, new_fd: Fd, to: String) -> FsResult<()> {
-        self.take(NAME)?;
-        let made = self.view.link_at(fd, flags, from, new_fd, to).await;
-        self.made(NAME, made)
+        self.within_one(&fd, &new_fd)?;
+        self.take(&fd, NAME)?;
+        let made = self.view.link_at(again(&fd), flags, from, new_fd, to).await;
+        self.made(&fd, NAME, made)
     }
 
     async fn symlink_at(&mut self, fd: Fd, target: String, path: String) -> FsResult<()> {
         let link = Usage { bytes: u64::try_from(target.len()).unwrap_or(u64::MAX), files: 1 };
-        self.take(link)?;
-        let made = self.view.symlink_at(fd, target, path).await;
-        self.made(link, made)
+        self.take(&fd, link)?;
+        let made = self.view.symlink_at(again(&fd), target, path).await;
+        self.made(&fd, link, made)
     }
 
     async fn open_at(
@@ -273,21 +306,22 @@ impl HostDescriptor for Fs<'_> {
     }
 
     async fn remove_directory_at(&mut self, fd: Fd, path: String) -> FsResult<()> {
-        self.view.remove_directory_at(fd, path).await?;
-        self.disk.unnamed(&Target::Shared);
+        self.view.remove_directory_at(again(&fd), path).await?;
+        self.disk.unnamed(&Target::Shared, self.is_lent(&fd));
         Ok(())
     }
 
     async fn unlink_file_at(&mut self, fd: Fd, path: String) -> FsResult<()> {
         let target = self.look(&fd, &path).await;
-        self.view.unlink_file_at(fd, path).await?;
+        self.view.unlink_file_at(again(&fd), path).await?;
         if let Some(target) = target {
-            self.disk.unnamed(&target);
+            self.disk.unnamed(&target, self.is_lent(&fd));
         }
         Ok(())
     }
 
     async fn rename_at(&mut self, fd: Fd, from: String, new_fd: Fd, to: String) -> FsResult<()> {
+        self.within_one(&fd, &new_fd)?;
         let target = self.look(&new_fd, &to).await;
         let (old_fd, old_path) = (again(&fd), from.clone());
         self.view.rename_at(fd, from, new_fd, to).await?;
@@ -295,7 +329,7 @@ impl HostDescriptor for Fs<'_> {
         if let Some(target) = target
             && self.look(&old_fd, &old_path).await.is_none()
         {
-            self.disk.unnamed(&target);
+            self.disk.unnamed(&target, self.is_lent(&old_fd));
         }
         Ok(())
     }

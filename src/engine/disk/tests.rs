@@ -72,7 +72,7 @@ impl World {
     }
 
     fn used(&self) -> (u64, u64) {
-        let used = self.disk.account.lock().used();
+        let used = self.disk.own.lock().used();
         (used.bytes, used.files)
     }
 

@@ -22,6 +22,7 @@ fn launch_with(module: &str, restart: RestartPolicy) -> Arc<Launch> {
         argv0: None,
         args: vec![],
         env: vec![],
+        mounts: vec![],
         directory: format!("/tmp/{module}"),
         memory_bytes_max: 1 << 20,
         cpu_time_ms: None,
