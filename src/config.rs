@@ -43,6 +43,16 @@ pub struct Config {
     /// have a thread that does not step back
     #[arg(long, value_enum, default_value_t)]
     pub guest_priority: GuestPriority,
+    /// Lend guests (run -v) only what is in this directory of the host (repeatable) [default: anything but the system's and the
+    /// daemon's own]
+    #[arg(long = "mount-root", value_name = "DIR")]
+    pub mount_roots: Vec<PathBuf>,
+    /// The kernel's fence around the daemon (Linux, landlock): `on` as far as there is one, `required` refuses to start with less
+    #[arg(long, value_enum, default_value_t)]
+    pub fence: FenceMode,
+    /// What there is of it, as it was raised
+    #[arg(skip)]
+    pub fenced: Option<String>,
     /// Leaves the order of guests to the runtime, first in, first out: for benches that want to know what ours costs.
     #[arg(skip)]
     pub plain_queue: bool,
@@ -52,6 +62,35 @@ pub struct Config {
     /// The limits
     #[command(flatten)]
     pub limits: Limits,
+}
+
+/// What a client of the TCP port has to be, or to have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum TcpAuth {
+    /// The daemon's user or root, as the kernel says; or the token.
+    Uid,
+    /// The token.
+    Token,
+    /// Nothing.
+    None,
+}
+
+impl Default for TcpAuth {
+    fn default() -> TcpAuth {
+        if cfg!(target_os = "linux") { TcpAuth::Uid } else { TcpAuth::Token }
+    }
+}
+
+/// Whether there is to be a fence of the kernel's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum FenceMode {
+    /// As far as the kernel has one.
+    #[default]
+    On,
+    /// Whole, or the daemon does not start.
+    Required,
+    /// None.
+    Off,
 }
 
 /// How far guests that compute step back.
@@ -133,6 +172,12 @@ pub struct Limits {
     /// Connections at a time
     #[arg(long = "connections", value_name = "N", default_value_t = 1024, value_parser = parse_count::<1_000_000>)]
     pub connections_max: usize,
+    /// Connections at a time of clients that have not shown who they are
+    #[arg(long = "unproved", value_name = "N", default_value_t = 64, value_parser = parse_count::<1_000_000>)]
+    pub unproved_max: usize,
+    /// Time for a client to show who it is
+    #[arg(long = "prove", value_name = "TIME", value_parser = parse_duration, default_value = "10s")]
+    pub prove: Duration,
     /// Time for a new connection to send its first request
     #[arg(long = "first-request", value_name = "TIME", value_parser = parse_duration, default_value = "60s")]
     pub first_request: Duration,
@@ -172,12 +217,6 @@ pub struct Limits {
     pub open_files_max: Option<usize>,
     /// Memories and stacks of all instances together: each takes addresses and entries of the system's map [default: what
     /// the system allows the daemon]
-    /// Connections at a time of clients that have not shown who they are
-    #[arg(long = "unproved", value_name = "N", default_value_t = 64, value_parser = parse_count::<1_000_000>)]
-    pub unproved_max: usize,
-    /// Time for a client to show who it is
-    #[arg(long = "prove", value_name = "TIME", value_parser = parse_duration, default_value = "10s")]
-    pub prove: Duration,
     #[arg(long = "mappings", value_name = "N", value_parser = parse_count::<1_000_000_000>)]
     pub mappings_max: Option<usize>,
     /// Random bytes that a guest gets in one call; filling more is a long step that nothing can interrupt
@@ -254,6 +293,10 @@ pub mod fixed {
     pub const SILENCE: Duration = Duration::from_millis(50);
     /// Requests refused in a row, for their form, before the connection is closed.
     pub const REFUSALS_MAX: u32 = 10;
+    /// Requests refused because of who asks, before the connection is closed.
+    pub const AUTH_FAILURES_MAX: u32 = 5;
+    /// How long the first of these is made to wait for its answer; each further one so much longer.
+    pub const AUTH_DELAY: Duration = Duration::from_millis(200);
     /// Time for guests to be gone when the daemon ends.
     pub const DRAIN: Duration = Duration::from_secs(5);
     /// Time for answers on their way, after that. With it, and what a disk that hangs may take ([`CLOSE`], twice), the daemon is
@@ -293,10 +336,6 @@ pub struct Limit {
     pub what: String,
 }
 
-    /// Requests refused because of who asks, before the connection is closed.
-    pub const AUTH_FAILURES_MAX: u32 = 5;
-    /// How long the first of these is made to wait for its answer; each further one so much longer.
-    pub const AUTH_DELAY: Duration = Duration::from_millis(200);
 /// Every limit that has a flag, from the definitions that the command line is built of.
 pub fn limits() -> Vec<Limit> {
     let command = <Limits as clap::Args>::augment_args(clap::Command::new("limits"));

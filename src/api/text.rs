@@ -16,8 +16,8 @@ use crate::model::reply::{self, Hello, Input, Line, Reply, StreamEvent, json_err
 use crate::model::request::{
     self, Condition, Parsed, PruneArgs, PutArgs, Request, RmArgs, RunArgs, StopArgs, WaitArgs, WireFormat,
 };
-use bytes::Bytes;
 use crate::transport::Stream;
+use bytes::Bytes;
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -43,8 +43,8 @@ pub(super) struct Connection {
     pub(super) incoming: Incoming,
     pub(super) outgoing: Outgoing,
     pub(super) format: WireFormat,
-    /// Refusals in a row that were about the form of requests.
     guard: Guard,
+    /// Refusals in a row that were about the form of requests.
     refusals: u32,
 }
 
@@ -60,9 +60,9 @@ impl Connection {
             let silence = self.format == WireFormat::Plain;
             let line = tokio::select! {
                 biased;
-                line = self.incoming.line(silence) => line,
                 // First: one that goes on asking what it may ask is not to stay for ever.
                 error = self.guard.too_late() => Err(Closed::Refused(error)),
+                line = self.incoming.line(silence) => line,
                 () = self.supervisor.shutdown_requested() => break,
             };
             let line = match line {
@@ -155,10 +155,10 @@ impl Connection {
 
     /// The whole surface: one arm a verb.
     async fn request(&mut self, request: Request) -> Outcome {
-        let supervisor = self.supervisor.clone();
         if !self.guard.is_open() && !request.is_for_everybody() {
             return self.not_for_you(Error::Unproved).await;
         }
+        let supervisor = self.supervisor.clone();
         if let Some(names) = request.names()
             && let Err(error) = request::distinct(names)
         {
@@ -193,11 +193,11 @@ impl Connection {
             Request::Limits(_) => Ok(Reply::Limits(supervisor.limit_views())),
             Request::Modules(_) => Ok(Reply::Modules(supervisor.modules().await)),
             Request::Forget(names) => self.forget(&names.names).await,
-            Request::Hello => Ok(Reply::Hello(hello())),
             Request::Auth(args) => match self.guard.auth(&args) {
                 Err(error @ Error::NotProved(_)) => return self.not_for_you(error).await,
                 answer => answer,
             },
+            Request::Hello => Ok(Reply::Hello(hello())),
             Request::Ping => Ok(Reply::Pong),
             Request::Format { format } => {
                 self.format = format;
@@ -214,7 +214,6 @@ impl Connection {
         self.reply(result).await
     }
 
-    async fn run(&mut self, args: RunArgs) -> Outcome {
     /// Refuses because of who asks: later each time, and not for ever.
     async fn not_for_you(&mut self, error: Error) -> Outcome {
         let again = self.guard.failed().await;
@@ -224,6 +223,7 @@ impl Connection {
         }
     }
 
+    async fn run(&mut self, args: RunArgs) -> Outcome {
         let attach = args.attach;
         let spec = match self.run_spec(args.clone()) {
             Ok(spec) => spec,

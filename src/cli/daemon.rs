@@ -2,7 +2,7 @@
 
 use super::{FAILED, Failure, Outcome, print};
 use crate::config::Config;
-use crate::daemon::Supervisor;
+use crate::daemon::{Supervisor, fence};
 use crate::server;
 use clap::{Args, ValueEnum};
 use std::io::Write;
@@ -36,14 +36,11 @@ pub(super) fn foreground(args: DaemonArgs) -> Outcome {
     #[cfg(unix)]
     close_fds::set_fds_cloexec(3, &[]);
     start_log(args.log_format);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .thread_name("control")
-        .enable_all()
-        .build()
-        .map_err(|e| Failure::new(format!("cannot start: {e}")))?;
-    let outcome = runtime.block_on(serve(args.config));
-    // A reader that hangs in the kernel is left behind.
-    runtime.shutdown_background();
+    let mut config = args.config;
+    let outcome = match fence(&mut config) {
+        Ok(()) => run(config),
+        Err(failure) => Err(failure),
+    };
     match outcome {
         // Whoever started us reads standard output, and nobody standard error.
         Err(failure) if args.background => {
@@ -52,6 +49,31 @@ pub(super) fn foreground(args: DaemonArgs) -> Outcome {
         }
         outcome => outcome,
     }
+}
+
+/// While there is one thread: those that are begun later are within it.
+fn fence(config: &mut Config) -> Result<(), Failure> {
+    let state_dir =
+        config.state_dir().ok_or_else(|| Failure::new("there is no home directory: give --state-dir DIR"))?;
+    // What is not there cannot be let through. If this fails, so does what comes behind it, and says why.
+    let mut private = std::fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(private.recursive(true), 0o700);
+    let _told_later = (private.create(&state_dir), std::fs::create_dir_all(&config.root));
+    config.fenced = Some(fence::raise(config, &state_dir)?);
+    Ok(())
+}
+
+fn run(config: Config) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::new(format!("cannot start: {e}")))?;
+    let outcome = runtime.block_on(serve(config));
+    // A reader that hangs in the kernel is left behind.
+    runtime.shutdown_background();
+    outcome
 }
 
 /// What guests and the daemon write is for this user alone; and a daemon in the background belongs to no terminal.

@@ -39,7 +39,8 @@ pub(super) fn limits(all: &LimitViews) -> String {
         let used = v.used_text().unwrap_or_else(|| "-".to_owned());
         [v.flag.clone(), v.value_text(), default.to_owned(), used, v.what.clone()]
     });
-    table(["LIMIT", "VALUE", "DEFAULT", "USED", "BOUNDS"], rows)
+    let table = table(["LIMIT", "VALUE", "DEFAULT", "USED", "BOUNDS"], rows);
+    format!("{table}\nKernel fence: {}\n", escape::line(&all.fence))
 }
 
 fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {

@@ -39,7 +39,7 @@ impl Supervisor {
             let what = limit.what.split(" [default").next().unwrap_or_default().to_owned();
             LimitView { flag: limit.flag, default: limit.default, unit, value, used, what }
         });
-        rows.collect()
+        LimitViews { limits: rows.collect(), fence: self.0.fence.clone() }
     }
 
     fn limit(&self, flag: &str, limits: &Limits) -> Row {

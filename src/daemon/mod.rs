@@ -6,14 +6,15 @@ mod budget;
 pub mod clock;
 mod compile;
 mod events;
+pub mod fence;
 mod instance_task;
 mod lifecycle;
 mod limits;
 mod live;
 mod logs;
 mod modules;
-mod removal;
 mod mounts;
+mod removal;
 mod removing;
 mod scheduler;
 mod store;
@@ -34,18 +35,18 @@ pub use supervisor::Supervisor;
 use crate::config::{Config, GuestPriority, fixed};
 use crate::engine::{self, Engine};
 use crate::error::{Error, Result};
-use crate::model::registry::Registry;
-use budget::Budget;
 use crate::model::auth::Token;
 use crate::model::hex::encode as hex;
+use crate::model::registry::Registry;
+use budget::Budget;
 use logs::Logs;
 use modules::Modules;
-use scheduler::{Scheduler, Serves};
 use mounts::Mounts;
+use scheduler::{Scheduler, Serves};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use store::Store;
 use supervisor::Parts;
-use std::path::{Path, PathBuf};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use workspace::Workspaces;
@@ -57,11 +58,11 @@ pub struct Daemon {
     store: Arc<Store>,
     modules: Modules,
     logs: Logs,
+    token: Token,
+    state_dir: PathBuf,
     _guests: Guests,
 }
 
-    token: Token,
-    state_dir: PathBuf,
 /// The threads of the guests, and the runtime that drives what they wait for. A file operation that hangs in the kernel must
 /// not hang the daemon's end: its thread is left behind.
 struct Guests {
@@ -137,13 +138,13 @@ impl Daemon {
         let limits = config.limits.clone();
         let store = Arc::new(Store::open(&state_dir, config.durability, &limits)?);
         let loaded = store.loaded();
+        let token = crate::transport::token::read_or_make(&state_dir)?;
         raise_descriptor_limit();
         let engine = Arc::new(Engine::new()?);
         let guests = Guests::start(&engine, config)?;
-        let token = crate::transport::token::read_or_make(&state_dir)?;
         let tracker = TaskTracker::new();
-        let workspaces = Workspaces::new(&config.root, Arc::clone(&store))?;
         let mounts = Mounts::new(config, &state_dir)?;
+        let workspaces = Workspaces::new(&config.root, Arc::clone(&store))?;
         let modules = Modules::open(Arc::clone(&engine), Arc::clone(&store), config, tracker.clone())?;
         let budget = Budget::new(&limits)?;
         let logs = Logs::open(&store.logs(), limits.log_bytes_max, store.full())?;
@@ -153,10 +154,11 @@ impl Daemon {
             engine,
             modules: modules.clone(),
             workspaces,
-            store: Arc::clone(&store),
             mounts,
+            store: Arc::clone(&store),
             logs: logs.clone(),
             limits,
+            fence: config.fenced.clone().unwrap_or_else(|| fence::WITHIN_ANOTHER.to_owned()),
             budget,
             tracker: tracker.clone(),
             scheduler: guests.scheduler.clone(),
@@ -176,12 +178,6 @@ impl Daemon {
         &self.supervisor
     }
 
-    /// Where tasks are started that the end has to wait for.
-    pub fn tracker(&self) -> &TaskTracker {
-        &self.tracker
-    }
-
-    /// Runs until somebody asks for the end ([`Supervisor::shut_down`]), then takes everything down in order: no new
     /// What clients have to know that the kernel does not vouch for.
     pub fn token(&self) -> &Token {
         &self.token
@@ -197,6 +193,12 @@ impl Daemon {
         self.supervisor.shutdown_requested().await;
     }
 
+    /// Where tasks are started that the end has to wait for.
+    pub fn tracker(&self) -> &TaskTracker {
+        &self.tracker
+    }
+
+    /// Runs until somebody asks for the end ([`Supervisor::shut_down`]), then takes everything down in order: no new
     /// work, guests ended, their ends written down, answers sent. At most [`fixed::DRAIN`] for the guests, and less for the
     /// rest.
     pub async fn ended(self) {

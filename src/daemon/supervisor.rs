@@ -47,6 +47,8 @@ pub(super) struct Inner {
     pub(super) store: Arc<Store>,
     pub(super) logs: Logs,
     pub(super) limits: Limits,
+    /// What the kernel's fence is.
+    pub(super) fence: String,
     pub(super) memory_total: Arc<MemoryBudget>,
     /// Tasks that the daemon waits for before it ends.
     pub(super) tracker: TaskTracker,
@@ -109,19 +111,19 @@ pub(super) struct Prepared {
     pub(super) sandbox: Sandbox,
     /// Keeps the lent directory the verified one until the store has opened it.
     pub(super) workspace: Workspace,
-    pub(super) promise: Promise,
-    pub(super) ticket: Ticket,
     /// Likewise.
     pub(super) mounts: Vec<Mounted>,
+    pub(super) promise: Promise,
+    pub(super) ticket: Ticket,
 }
 
 /// What a run needs of the outside before it can be accepted.
 pub(super) struct Ready {
     pub(super) loaded: Loaded,
     pub(super) workspace: Workspace,
+    pub(super) mounts: Vec<Mounted>,
 }
 
-    pub(super) mounts: Vec<Mounted>,
 /// Holds a name while work on it is being prepared; whoever stops the name meanwhile cancels the token.
 pub(super) struct Reservation {
     supervisor: Supervisor,
@@ -153,10 +155,11 @@ pub(super) struct Parts {
     pub(super) engine: Arc<Engine>,
     pub(super) modules: Modules,
     pub(super) workspaces: Workspaces,
+    pub(super) mounts: Mounts,
     pub(super) store: Arc<Store>,
     pub(super) logs: Logs,
-    pub(super) mounts: Mounts,
     pub(super) limits: Limits,
+    pub(super) fence: String,
     pub(super) budget: Budget,
     pub(super) tracker: TaskTracker,
     pub(super) scheduler: Scheduler,
@@ -174,10 +177,11 @@ impl Supervisor {
             engine: parts.engine,
             modules: parts.modules,
             workspaces: parts.workspaces,
+            mounts: Arc::new(parts.mounts),
             store: parts.store,
             logs: parts.logs,
             limits: parts.limits,
-            mounts: Arc::new(parts.mounts),
+            fence: parts.fence,
             memory_total,
             tracker: parts.tracker,
             scheduler: parts.scheduler,

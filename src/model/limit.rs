@@ -62,6 +62,8 @@ impl Unit {
 pub struct LimitViews {
     /// All of them, in the order of `coracle daemon --help`.
     pub limits: Vec<LimitView>,
+    /// What there is of the kernel's fence around the daemon.
+    pub fence: String,
 }
 
 #[cfg(test)]

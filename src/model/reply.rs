@@ -307,22 +307,27 @@ impl Reply {
             Reply::Modules(modules) => {
                 dotted(modules.iter().map(|m| format!("{} - {} ({} bytes)", m.name, m.source, m.bytes)))
             }
-            Reply::Limits(limits) => dotted(limits.iter().map(|limit| {
-                let used = limit.used_text().map(|used| format!(", {used} used")).unwrap_or_default();
-                format!("{} {}{used} - {}", limit.flag, limit.value_text(), limit.what)
-            })),
+            Reply::Limits(all) => dotted(
+                all.limits
+                    .iter()
+                    .map(|limit| {
+                        let used = limit.used_text().map(|used| format!(", {used} used")).unwrap_or_default();
+                        format!("{} {}{used} - {}", limit.flag, limit.value_text(), limit.what)
+                    })
+                    .chain([format!("fence {}", all.fence)]),
+            ),
             Reply::Forgotten(name) => format!("Module '{name}' forgotten\n"),
             Reply::Hello(h) => {
                 format!("{} {} protocol {} {} [{}]\n", h.program, h.version, h.protocol, h.engine, h.features.join(" "))
             }
             Reply::Pong => "pong\n".to_owned(),
+            Reply::Challenge(number) => format!("challenge {number}\n"),
+            Reply::Proved(answer) => format!("proved {answer}\n"),
             Reply::Format(_) => "Format plain\n".to_owned(),
             Reply::Help(text) => dotted(text.trim_end().lines()),
             Reply::ShuttingDown => "Shutting down\n".to_owned(),
             Reply::Each(results) => {
                 let mut out = String::new();
-            Reply::Challenge(number) => format!("challenge {number}\n"),
-            Reply::Proved(answer) => format!("proved {answer}\n"),
                 for result in results {
                     match result {
                         Ok(reply) => out.push_str(&reply.plain()),
@@ -369,13 +374,13 @@ impl Reply {
             Reply::Forgotten(name) => json!({ "forgotten": name }),
             Reply::Hello(hello) => json!(hello),
             Reply::Pong => json!({ "pong": true }),
+            Reply::Challenge(number) => json!({ "challenge": number }),
+            Reply::Proved(answer) => json!({ "proved": answer }),
             Reply::Format(format) => json!({ "format": match format {
                 WireFormat::Plain => "plain",
                 WireFormat::Json => "json",
             } }),
             Reply::Help(text) => json!({ "help": text }),
-            Reply::Challenge(number) => json!({ "challenge": number }),
-            Reply::Proved(answer) => json!({ "proved": answer }),
             Reply::ShuttingDown => json!({ "shutting_down": true }),
             Reply::Each(results) => {
                 let each: Vec<Line<serde_json::Value>> = results

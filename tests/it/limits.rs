@@ -340,7 +340,9 @@ async fn limits_shows_every_limit_with_its_value_and_use() {
     let mut raw = daemon.raw().await;
     raw.send("limits\n").await;
     let lines = raw.dotted().await;
-    assert_eq!(lines.len(), known.len());
+    assert_eq!(lines.len(), known.len() + 1);
+    assert_eq!(lines[known.len()], "fence none: the daemon is within another program");
+    assert_eq!(all.fence, "none: the daemon is within another program");
     assert!(!lines.iter().any(|line| line.contains("[default")), "{lines:?}");
     assert!(lines.iter().any(|line| line == "--cpus 0.250 - The most that an instance may use of the processors, such as 0.5, unless its run says otherwise"), "{lines:?}");
 }
