@@ -40,7 +40,8 @@ fn main() {
     let mut line = String::new();
     BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("its first line");
     let daemon = Daemon { child, _directory: directory };
-    let address = line.trim().strip_prefix("listening on ").expect("where it listens").parse().expect("an address");
+    let address: std::net::SocketAddr =
+        line.trim().strip_prefix("listening on ").expect("where it listens").parse().expect("an address");
     let idle = resident_kib(daemon.child.id());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {

@@ -1,7 +1,7 @@
 //! The small things that each request is made of: `cargo bench --bench small`.
 
 use bytes::BytesMut;
-use coracle::engine::{Compiler, DiskBudget, Engine, MemoryBudget, Sandbox, Sink, Usage};
+use coracle::engine::{Compiler, DiskBudget, Engine, Floor, MemoryBudget, Sandbox, Sink, Usage};
 use coracle::model::frame;
 use coracle::model::request::{self, StdStream};
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -26,7 +26,11 @@ fn sandbox(total: &Arc<MemoryBudget>) -> Sandbox {
         env: vec![],
         directory: Some(std::env::temp_dir()),
         mounts: vec![],
-        disk: DiskBudget { max: Usage { bytes: 1 << 20, files: 10 }, scan: None },
+        disk: DiskBudget {
+            max: Usage { bytes: 1 << 20, files: 10 },
+            floor: Arc::new(Floor::new(std::env::temp_dir(), 0)),
+            scan: None,
+        },
         stdin: None,
         sink: Arc::new(Nowhere),
         memory_bytes_max: 1 << 20,

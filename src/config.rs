@@ -148,6 +148,15 @@ pub struct Limits {
     /// Files, links and directories in the directory of one instance, unless its run says otherwise with --files
     #[arg(long = "files", value_name = "N", default_value_t = FILES_DEFAULT, value_parser = parse_count::<1_000_000_000>)]
     pub files_max: usize,
+    /// The most that a run may ask for with --disk
+    #[arg(long = "disk-max", value_name = "SIZE", value_parser = parse_size, default_value = "64g")]
+    pub disk_bytes_ceiling: usize,
+    /// The most that a run may ask for with --files
+    #[arg(long = "files-max", value_name = "N", default_value_t = 1_000_000, value_parser = parse_count::<1_000_000_000>)]
+    pub files_ceiling: usize,
+    /// Room that guests leave free on the file system of their directories
+    #[arg(long = "disk-free", value_name = "SIZE", value_parser = parse_size, default_value = "64m")]
+    pub disk_free_bytes: usize,
     /// Entries of all tables of one instance
     #[arg(long = "table-entries", value_name = "N", default_value_t = 100_000, value_parser = parse_count::<1_000_000_000>)]
     pub table_entries_max: usize,
@@ -400,7 +409,7 @@ mod tests {
     #[test]
     fn every_limit_has_a_flag_and_says_what_it_bounds() {
         let all = limits();
-        assert_eq!(all.len(), 34);
+        assert_eq!(all.len(), 37);
         for limit in all {
             assert!(!limit.what.is_empty(), "{limit:?}");
             let of_the_machine = ["--memory-total", "--open-files", "--mappings"].contains(&limit.flag.as_str());

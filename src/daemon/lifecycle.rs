@@ -84,7 +84,7 @@ impl Supervisor {
             env: spec.env.clone(),
             directory: ready.workspace.lend(),
             mounts: ready.mounts.iter().map(|m| (m.lend(), m.guest.clone(), m.read_only)).collect(),
-            disk: DiskBudget { max: disk_max, scan: ready.workspace.scan() },
+            disk: DiskBudget { max: disk_max, floor: Arc::clone(&self.0.floor), scan: ready.workspace.scan() },
             stdin: live.control().stdin.clone(),
             sink: logs::sink(&live.log),
             memory_bytes_max: spec.memory_bytes_max,

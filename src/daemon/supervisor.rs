@@ -18,7 +18,7 @@ use crate::daemon::mounts::{Mounted, Mounts};
 use crate::daemon::scheduler::Scheduler;
 use crate::daemon::store::{Change, Store, Ticket};
 use crate::daemon::workspace::{Workspace, Workspaces};
-use crate::engine::{Engine, MemoryBudget, Program, Sandbox, StdinPipe};
+use crate::engine::{Engine, Floor, MemoryBudget, Program, Sandbox, StdinPipe};
 use crate::error::{Error, Result};
 use crate::model::event::{Event, EventKind, EventView};
 use crate::model::instance::{InstanceId, RunSpec, State as RunState};
@@ -50,6 +50,7 @@ pub(super) struct Inner {
     /// What the kernel's fence is.
     pub(super) fence: String,
     pub(super) memory_total: Arc<MemoryBudget>,
+    pub(super) floor: Arc<Floor>,
     /// Tasks that the daemon waits for before it ends.
     pub(super) tracker: TaskTracker,
     /// Where guests run.
@@ -171,6 +172,8 @@ impl Supervisor {
     /// A supervisor of what is in the registry; nothing of it runs yet.
     pub(super) fn new(parts: Parts) -> Supervisor {
         let memory_total = Arc::new(MemoryBudget::new(parts.limits.memory_bytes_total()));
+        let keep = u64::try_from(parts.limits.disk_free_bytes).unwrap_or(u64::MAX);
+        let floor = Arc::new(Floor::new(parts.workspaces.root().to_owned(), keep));
         let connections = Arc::new(Semaphore::new(parts.limits.connections_max));
         Supervisor(Arc::new(Inner {
             connections,
@@ -183,6 +186,7 @@ impl Supervisor {
             limits: parts.limits,
             fence: parts.fence,
             memory_total,
+            floor,
             tracker: parts.tracker,
             scheduler: parts.scheduler,
             shutdown: CancellationToken::new(),
@@ -358,12 +362,18 @@ impl Supervisor {
     }
 
     fn check_spec(&self, spec: &RunSpec) -> Result<()> {
-        let ceiling = self.0.limits.memory_bytes_ceiling;
-        if spec.memory_bytes_max > ceiling {
-            let limit = bytesize::ByteSize(u64::try_from(ceiling).unwrap_or(u64::MAX)).to_string();
-            return Err(Error::Limit { what: "the memory of an instance", limit, name: "--memory-max" });
-        }
-        Ok(())
+        let limits = &self.0.limits;
+        let size = |bytes: usize| bytesize::ByteSize(u64::try_from(bytes).unwrap_or(u64::MAX)).to_string();
+        let (what, limit, name) = if spec.memory_bytes_max > limits.memory_bytes_ceiling {
+            ("the memory of an instance", size(limits.memory_bytes_ceiling), "--memory-max")
+        } else if spec.disk_bytes_max > limits.disk_bytes_ceiling {
+            ("the disk of an instance", size(limits.disk_bytes_ceiling), "--disk-max")
+        } else if spec.files_max > limits.files_ceiling {
+            ("the number of files of an instance", limits.files_ceiling.to_string(), "--files-max")
+        } else {
+            return Ok(());
+        };
+        Err(Error::Limit { what, limit, name })
     }
 
     pub(super) fn reserve(&self, name: &Name, what: What) -> Result<Reservation> {

@@ -96,6 +96,11 @@ impl Workspaces {
         Ok(Workspaces { root, store, known: Mutex::default() })
     }
 
+    /// Where the directories are.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// The path of an instance's directory, for display.
     pub(super) fn path(&self, name: &Name) -> PathBuf {
         self.root.join(name.as_str())

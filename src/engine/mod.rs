@@ -13,7 +13,7 @@ mod structure;
 mod ticker;
 
 pub use compile::{Compiler, NotCompiled};
-pub use disk::{DiskBudget, Scan, Usage};
+pub use disk::{DiskBudget, Floor, Scan, Usage};
 pub use program::{Needs, NotLoaded, Program};
 pub use run::run;
 pub use sandbox::{MemoryBudget, Sandbox};

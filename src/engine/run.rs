@@ -119,6 +119,9 @@ fn refusals(host: &Host, limits: (usize, usize)) -> Option<String> {
             format!("it was refused {} of disk; its limit is {} (--disk)", ByteSize(wanted), ByteSize(max.bytes))
         }
         OverBudget::Files(wanted) => format!("it was refused {wanted} files; its limit is {} (--files)", max.files),
+        OverBudget::Room(wanted) => {
+            format!("it was refused {} on the disk, which would be too full then (--disk-free)", ByteSize(wanted))
+        }
     });
     match (memory, disk) {
         (Some(memory), Some(disk)) => Some(format!("{memory}; {disk}")),

@@ -1,6 +1,8 @@
 //! What one guest may touch, and the one way to build a store for it.
 
 use super::Engine;
+#[cfg(test)]
+use super::disk::Floor;
 use super::disk::{Disk, DiskBudget, Fs, OverBudget, P1, Usage};
 use super::stdio::{Sink, StdinPipe, Stdout};
 use crate::config::fixed;
@@ -273,7 +275,7 @@ impl Sandbox {
                 .preopened_dir(directory, guest, perms)
                 .map_err(|e| Error::io(format!("the directory for '{guest}' cannot be opened"), &e))?;
         }
-        let mut disk = Disk::new(used, self.disk.max);
+        let mut disk = Disk::new(used, self.disk.max, self.disk.floor);
         let lent: Vec<PathBuf> = self.mounts.into_iter().map(|(directory, ..)| directory).collect();
         disk.lend(&lent).map_err(|e| Error::io("a directory of the host cannot be looked at", &e))?;
         let wasi = match world {
@@ -318,7 +320,11 @@ pub(super) mod tests {
             env: vec![],
             directory: Some(std::env::temp_dir()),
             mounts: vec![],
-            disk: DiskBudget { max: Usage { bytes: 1 << 20, files: 10 }, scan: None },
+            disk: DiskBudget {
+                max: Usage { bytes: 1 << 20, files: 10 },
+                floor: Arc::new(Floor::new(std::env::temp_dir(), 0)),
+                scan: None,
+            },
             stdin: None,
             sink: Arc::new(Nowhere),
             memory_bytes_max: 1 << 20,

@@ -309,3 +309,37 @@ async fn a_daemon_has_budgets_for_all_and_shows_them() {
         assert_eq!((view.disk_bytes_max, view.files_max, view.exit_code), (1 << 20, 3, Some(0)));
     }
 }
+
+/// Within its own budget, and the disk would be too full.
+#[tokio::test(flavor = "multi_thread")]
+async fn guests_leave_room_on_the_disk() {
+    for world in WORLDS {
+        // More than any disk has.
+        let daemon = Harness::with_limits(|limits| limits.disk_free_bytes = 1 << 60).await;
+        let view = daemon.run_to_end(&["--name", "d", world, "c0a", "mb", "c0a"]).await;
+        assert_eq!(daemon.log("d").await, "51\n51\n51\n", "{world}: ENOSPC");
+        let message = view.message.unwrap();
+        assert!(message.contains("--disk-free"), "{message}");
+        assert_eq!(std::fs::read_dir(daemon.root.join("d")).unwrap().count(), 0);
+        let daemon = Harness::with_limits(|limits| limits.disk_free_bytes = 1).await;
+        daemon.run_to_end(&["--name", "d", world, "c0a", "w010", "mb"]).await;
+        assert_eq!(daemon.log("d").await, "00\n00\n00\n", "{world}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_run_is_given_more_disk_than_the_ceiling() {
+    let daemon = Harness::with_limits(|limits| {
+        limits.disk_bytes_ceiling = 300 << 20;
+        limits.files_ceiling = 20_000;
+    })
+    .await;
+    let mut client = daemon.client().await;
+    for (over, just, flag) in
+        [("--disk=301m", "--disk=300m", "--disk-max"), ("--files=20001", "--files=20000", "--files-max")]
+    {
+        let error = client.run(&["--name", "over", over, "hello"]).await.unwrap_err().to_string();
+        assert!(error.contains(flag), "{error}");
+        assert_eq!(daemon.run_to_end(&[just, "hello"]).await.exit_code, Some(0));
+    }
+}

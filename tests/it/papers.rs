@@ -85,3 +85,63 @@ fn every_exit_code_and_every_verb_has_its_line() {
         );
     }
 }
+
+/// Whether there is a test of that name, as `docs/threats.md` names tests.
+fn is_a_test(named: &str) -> bool {
+    let (place, function) = named.rsplit_once("::").unwrap();
+    let found = |path: std::path::PathBuf| {
+        std::fs::read_to_string(path).is_ok_and(|text| {
+            // With its attribute somewhere above it, or within a block of properties.
+            text.match_indices(&format!("fn {function}("))
+                .any(|(at, _)| ["test]", "test(", "proptest!"].iter().any(|mark| text[..at].contains(mark)))
+        })
+    };
+    let folder = |path: std::path::PathBuf| {
+        let mut folders = vec![path];
+        let mut files = vec![];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+                if entry.path().is_dir() { folders.push(entry.path()) } else { files.push(entry.path()) }
+            }
+        }
+        files
+    };
+    let base =
+        if place.starts_with("it/") || source().join(format!("tests/{place}.rs")).exists() { "tests" } else { "src" };
+    let at = source().join(base).join(place);
+    found(at.with_extension("rs")) || folder(at).into_iter().any(found)
+}
+
+/// The tests that are named in a text, in backticks.
+fn tests_named(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).filter(|quoted| quoted.contains("::") && !quoted.contains(' ')).collect()
+}
+
+#[test]
+fn every_threat_and_every_promise_names_tests_that_are_there() {
+    let read = |name: &str| std::fs::read_to_string(source().join("docs").join(name)).unwrap();
+    let (threats, promises) = (read("threats.md"), read("specification.md"));
+    let rows: Vec<&str> =
+        threats.lines().filter(|l| l.starts_with("| ") && l[2..].starts_with(|c: char| c.is_ascii_digit())).collect();
+    for (number, row) in (1..=36).zip(&rows) {
+        assert!(row.starts_with(&format!("| {number} | ")), "{row}");
+        assert!(!tests_named(row.rsplit(" | ").next().unwrap()).is_empty(), "{row}");
+    }
+    assert_eq!(rows.len(), 36);
+    let mut count = 0;
+    for part in promises.split("\n\n").flat_map(|part| part.split_inclusive(".\n")) {
+        let begins = part.lines().find_map(|l| l.split_once(". ").and_then(|(n, _)| n.trim().parse::<u32>().ok()));
+        if let Some(number) = begins {
+            count += 1;
+            assert_eq!(number, count, "{part}");
+            assert!(!tests_named(part).is_empty(), "{part}");
+        }
+    }
+    assert_eq!(count, 36);
+    let missing: Vec<&str> =
+        [tests_named(&threats), tests_named(&promises)].concat().into_iter().filter(|test| !is_a_test(test)).collect();
+    assert!(missing.is_empty(), "{missing:#?}");
+    assert!(
+        !is_a_test("it/papers::a_test_that_is_not_there") && is_a_test("it/papers::the_quick_start_works_as_it_stands")
+    );
+}

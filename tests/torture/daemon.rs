@@ -46,7 +46,7 @@ impl Daemon {
         let mut command = Command::new(env!("CARGO_BIN_EXE_coracle"));
         command.args(["daemon", "--listen", "127.0.0.1:0", "--memory-total", "1100m", "--module-cache", "32"]);
         command.args(["--instances", &instances.to_string(), "--connections", &(4 * instances + 64).to_string()]);
-        command.args(["--handles", "128"]);
+        command.args(["--handles", "128", "--disk-max", "128g"]);
         command.arg("--state-dir").arg(path("state")).arg("--root").arg(path("root"));
         for modules in [&torture, &guests, &path("modules")] {
             command.arg("--modules").arg(modules);

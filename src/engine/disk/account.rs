@@ -24,6 +24,8 @@ pub(super) type Key = u64;
 pub(in crate::engine) enum OverBudget {
     Bytes(u64),
     Files(u64),
+    /// Bytes for which there was no room on the disk.
+    Room(u64),
 }
 
 impl fmt::Display for OverBudget {
@@ -31,6 +33,7 @@ impl fmt::Display for OverBudget {
         match self {
             OverBudget::Bytes(wanted) => write!(f, "{wanted} bytes are more than the disk budget allows"),
             OverBudget::Files(wanted) => write!(f, "{wanted} files are more than the disk budget allows"),
+            OverBudget::Room(wanted) => write!(f, "there is no room on the disk for {wanted} bytes more"),
         }
     }
 }
@@ -94,6 +97,11 @@ impl Account {
         };
         self.refused = Some(over);
         Err(over)
+    }
+
+    /// Remembers that there was no room on the disk.
+    pub(super) fn no_room(&mut self, bytes: u64) -> OverBudget {
+        *self.refused.insert(OverBudget::Room(bytes))
     }
 
     /// Gives back what is gone, or was not made after all. Others may change the directory too, so there may be less.

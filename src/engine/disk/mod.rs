@@ -15,6 +15,7 @@
 //! between the two, as between two file systems.
 
 mod account;
+mod floor;
 mod p1;
 mod p2;
 mod stream;
@@ -24,6 +25,7 @@ mod tests;
 
 pub(super) use account::OverBudget;
 pub use account::Usage;
+pub use floor::Floor;
 pub(super) use p1::P1;
 pub(super) use p2::{Files, Fs};
 
@@ -38,6 +40,8 @@ use tokio_util::sync::CancellationToken;
 pub struct DiskBudget {
     /// The most that there may be.
     pub max: Usage,
+    /// What all guests leave free where the directory is.
+    pub floor: Arc<Floor>,
     /// Looks what is there, once, before guest code; blocks on the disk. `None`: the directory is empty.
     pub scan: Option<Scan>,
 }
@@ -83,22 +87,39 @@ struct Lent {
 
 /// Streams write while the guest goes on.
 #[derive(Debug, Clone)]
-struct Shared(Arc<Mutex<Account>>);
+struct Shared {
+    account: Arc<Mutex<Account>>,
+    floor: Option<Arc<Floor>>,
+}
 
 impl Shared {
-    fn new(used: Usage, max: Usage) -> Shared {
-        Shared(Arc::new(Mutex::new(Account::new(used, max))))
+    fn new(used: Usage, max: Usage, floor: Option<Arc<Floor>>) -> Shared {
+        Shared { account: Arc::new(Mutex::new(Account::new(used, max))), floor }
+    }
+
+    /// Charges what is about to be made, if there is room for it on the disk too.
+    fn take(&self, what: Usage) -> Result<(), OverBudget> {
+        self.lock().take(what)?;
+        let bytes = what.bytes.saturating_add(what.files.saturating_mul(floor::NAME_BYTES));
+        self.room(bytes).inspect_err(|_| self.lock().give_back(what))
+    }
+
+    fn room(&self, bytes: u64) -> Result<(), OverBudget> {
+        match &self.floor {
+            Some(floor) if bytes > 0 && !floor.allows(bytes) => Err(self.lock().no_room(bytes)),
+            _ => Ok(()),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Account> {
         // Numbers that no statement leaves half changed.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.account.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Disk {
-    pub(super) fn new(used: Usage, max: Usage) -> Disk {
-        Disk { own: Shared::new(used, max), lent: None, open: HashMap::new() }
+    pub(super) fn new(used: Usage, max: Usage, floor: Arc<Floor>) -> Disk {
+        Disk { own: Shared::new(used, max, Some(floor)), lent: None, open: HashMap::new() }
     }
 
     /// Directories that are lent besides.
@@ -112,7 +133,8 @@ impl Disk {
         }
         let roots =
             directories.iter().map(|path| Ok(key(&std::fs::metadata(path)?))).collect::<std::io::Result<_>>()?;
-        let account = Shared::new(Usage::default(), self.own.lock().max());
+        // Where they are is the client's choice, and so is what is left there.
+        let account = Shared::new(Usage::default(), self.own.lock().max(), None);
         self.lent = Some(Lent { account, roots, below: HashMap::new() });
         Ok(())
     }
@@ -221,10 +243,13 @@ impl Pin {
     fn write(&self, at: Option<u64>, bytes: u64) -> Result<(), OverBudget> {
         match at {
             // Writes nothing, wherever that is.
-            _ if bytes == 0 => self.change(0),
-            Some(at) => self.change(at.saturating_add(bytes)),
-            None => self.account.lock().append(self.key, bytes),
+            _ if bytes == 0 => return self.change(0),
+            Some(at) => self.change(at.saturating_add(bytes))?,
+            None => self.account.lock().append(self.key, bytes)?,
         }
+        // There has to be room on the disk too, also for what is written over a hole. If there is none, what was charged is set
+        // right, as after a change that did not happen.
+        self.account.room(bytes).inspect_err(|_| self.changed())
     }
 
     /// Sets the account right after a change, or what was to be one.

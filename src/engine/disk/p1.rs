@@ -5,7 +5,7 @@
 //! call with a path goes to [`Fs`] as preview 2's would; the others go to the context, with growth charged before.
 
 use super::p2::{Changes, NAME};
-use super::{Disk, Fs};
+use super::{Disk, Fs, OverBudget};
 use std::collections::HashMap;
 use wasmtime::component::Resource;
 use wasmtime_wasi::WasiView;
@@ -119,7 +119,10 @@ impl P1 {
                 Some(offset) => Some(offset),
                 None => Some(self.ctx.fd_tell(mem, fd)?),
             };
-            pin.write(at, bytes).map_err(|_| Errno::Dquot)?;
+            pin.write(at, bytes).map_err(|over| match over {
+                OverBudget::Bytes(_) | OverBudget::Files(_) => Errno::Dquot,
+                OverBudget::Room(_) => Errno::Nospc,
+            })?;
         }
         let written = match offset {
             Some(offset) => self.ctx.fd_pwrite(mem, fd, buffers, offset).await,

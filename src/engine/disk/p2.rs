@@ -16,9 +16,18 @@ type Fd = Resource<Descriptor>;
 
 pub(super) const NAME: Usage = Usage { bytes: 0, files: 1 };
 
+impl OverBudget {
+    fn code(self) -> ErrorCode {
+        match self {
+            OverBudget::Bytes(_) | OverBudget::Files(_) => ErrorCode::Quota,
+            OverBudget::Room(_) => ErrorCode::InsufficientSpace,
+        }
+    }
+}
+
 impl From<OverBudget> for FsError {
-    fn from(_: OverBudget) -> FsError {
-        ErrorCode::Quota.into()
+    fn from(over: OverBudget) -> FsError {
+        over.code().into()
     }
 }
 
@@ -72,7 +81,7 @@ impl Fs<'_> {
 
     /// Charges what is about to be made in a directory.
     pub(super) fn take(&self, dir: &Fd, what: Usage) -> FsResult<()> {
-        Ok(self.disk.account(self.is_lent(dir)).lock().take(what)?)
+        Ok(self.disk.account(self.is_lent(dir)).take(what)?)
     }
 
     /// Gives back what was charged for something that then was not made.
@@ -198,8 +207,8 @@ impl Host for Fs<'_> {
     }
 
     fn filesystem_error_code(&mut self, err: Resource<wasmtime::Error>) -> wasmtime::Result<Option<ErrorCode>> {
-        if self.view.table.get(&err)?.is::<OverBudget>() {
-            return Ok(Some(ErrorCode::Quota));
+        if let Some(over) = self.view.table.get(&err)?.downcast_ref::<OverBudget>() {
+            return Ok(Some(over.code()));
         }
         self.view.filesystem_error_code(err)
     }

@@ -36,11 +36,15 @@ macro_rules! fs {
     }};
 }
 
+fn floor(keep: u64) -> Arc<Floor> {
+    Arc::new(Floor::new(std::env::temp_dir(), keep))
+}
+
 impl World {
     fn new(bytes: u64) -> World {
         let directory = tempfile::tempdir().unwrap();
         let ctx = WasiCtxBuilder::new().preopened_dir(directory.path(), "/", FsPerms::ReadWrite).unwrap().build();
-        let disk = Disk::new(Usage::default(), Usage { bytes, files: 10 });
+        let disk = Disk::new(Usage::default(), Usage { bytes, files: 10 }, floor(0));
         World { directory, ctx, table: ResourceTable::new(), disk }
     }
 
