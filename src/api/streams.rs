@@ -7,14 +7,13 @@ use crate::model::escape;
 use crate::model::event::EventView;
 use crate::model::filter::Filter;
 use crate::model::instance::LogTime;
-use crate::model::name::Name;
 use crate::model::reply::{self, Line, LineAssembler, LogView, Output, Reply, StreamEvent, json_line};
 use crate::model::request::{EventsArgs, LogsArgs, StdStream, WireFormat};
 use std::sync::Arc;
 
 impl Connection {
     pub(super) async fn logs(&mut self, args: &LogsArgs) -> Outcome {
-        let log = match args.name.parse::<Name>().and_then(|name| self.supervisor.log(&name)) {
+        let log = match self.supervisor.name(&args.name).and_then(|name| self.supervisor.log(&name)) {
             Ok(log) => log,
             Err(error) => return self.reply(Err(error)).await,
         };

@@ -184,7 +184,7 @@ impl Connection {
                 Err(error) => Err(error),
             },
             Request::Inspect(names) => {
-                one_by_one(&names.names, |name| {
+                one_by_one(&supervisor, &names.names, |name| {
                     let supervisor = supervisor.clone();
                     async move { supervisor.inspect(&name).await.map(|view| Reply::Inspected(Box::new(view))) }
                 })
@@ -402,13 +402,13 @@ impl Connection {
         say: fn(Box<reply::InstanceView>) -> Reply,
     ) -> Outcome {
         let asked: Vec<(String, Result<Option<Done>>)> =
-            names.iter().map(|n| (n.clone(), n.parse().and_then(|name| ask(&name)))).collect();
+            names.iter().map(|n| (n.clone(), self.supervisor.name(n).and_then(|name| ask(&name)))).collect();
         let waited = async {
             let mut results = Vec::with_capacity(asked.len());
             for (name, asked) in asked {
                 results.push(match asked {
                     Ok(Some(done)) => Ok(say(Box::new(done.wait().await))),
-                    Ok(None) => name.parse().map(Reply::NeverStarted),
+                    Ok(None) => name.try_into().map(Reply::NeverStarted),
                     Err(error) => Err(error),
                 });
             }
@@ -445,7 +445,7 @@ impl Connection {
                 self.end_each(&args.names, |name| supervisor.wait(name).map(Some), Reply::Waited).await
             }
             Condition::Running => {
-                let running = one_by_one(&args.names, |name| {
+                let running = one_by_one(&supervisor, &args.names, |name| {
                     let supervisor = supervisor.clone();
                     async move { supervisor.wait_until_running(&name).await.map(|view| Reply::Running(Box::new(view))) }
                 });
@@ -456,7 +456,7 @@ impl Connection {
 
     async fn restart(&mut self, args: StopArgs) -> Outcome {
         let supervisor = self.supervisor.clone();
-        let restarted = one_by_one(&args.names, |name| {
+        let restarted = one_by_one(&supervisor, &args.names, |name| {
             let supervisor = supervisor.clone();
             async move { supervisor.restart(&name, args.time).await.map(Reply::Restarted) }
         });
@@ -474,7 +474,7 @@ impl Connection {
     }
 
     async fn remove(&self, args: &RmArgs) -> Result<Reply> {
-        one_by_one(&args.names, |name| {
+        one_by_one(&self.supervisor, &args.names, |name| {
             let supervisor = self.supervisor.clone();
             async move { supervisor.remove(&name, args.force, args.volumes).await.map(|()| Reply::Removed(name)) }
         })
@@ -487,7 +487,7 @@ impl Connection {
     }
 
     async fn forget(&self, names: &[String]) -> Result<Reply> {
-        one_by_one(names, |name| {
+        one_by_one(&self.supervisor, names, |name| {
             let supervisor = self.supervisor.clone();
             async move { supervisor.forget(&name).await.map(|()| Reply::Forgotten(name)) }
         })
@@ -581,10 +581,14 @@ fn hello() -> Hello {
 }
 
 /// Each name in its turn.
-async fn one_by_one<F: Future<Output = Result<Reply>>>(names: &[String], one: impl Fn(Name) -> F) -> Result<Reply> {
+async fn one_by_one<F: Future<Output = Result<Reply>>>(
+    supervisor: &Supervisor,
+    names: &[String],
+    one: impl Fn(Name) -> F,
+) -> Result<Reply> {
     let mut results = Vec::with_capacity(names.len());
     for name in names {
-        results.push(match name.parse::<Name>() {
+        results.push(match supervisor.name(name) {
             Ok(name) => one(name).await,
             Err(error) => Err(error),
         });

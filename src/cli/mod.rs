@@ -410,6 +410,18 @@ mod tests {
         command().debug_assert();
     }
 
+    /// As on the wire, so for the words that only the command line has.
+    #[test]
+    fn no_word_of_the_command_line_is_a_name() {
+        let command = command();
+        let words = command.get_subcommands().filter(|c| !c.is_hide_set()).map(clap::Command::get_name);
+        let words: Vec<&str> = words.filter(|word| *word != "hello").collect();
+        assert!(words.contains(&"daemon") && words.contains(&"run"));
+        for word in words {
+            assert!(word.parse::<crate::model::name::Name>().is_err(), "{word}");
+        }
+    }
+
     #[test]
     fn hosts_are_read_with_and_without_the_scheme() {
         let read = |host: Option<&str>, tls_ca: Option<&str>| {

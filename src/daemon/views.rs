@@ -29,6 +29,18 @@ impl Supervisor {
         wanted.map(|record| (record.name.clone(), record.state.to_string())).collect()
     }
 
+    /// The name in a request about what exists: also one that has become a verb since it was given.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BadName`].
+    pub fn name(&self, word: &str) -> Result<Name> {
+        word.parse().or_else(|refused| match Name::try_from(word.to_owned()) {
+            Ok(name) if self.lock().registry.get(&name).is_ok() || self.0.modules.is_stored(&name) => Ok(name),
+            _ => Err(refused),
+        })
+    }
+
     /// The newest run of one.
     ///
     /// # Errors

@@ -1,4 +1,5 @@
-//! [`Name`]: what instances, modules and directories are called. There is no other constructor than the rule.
+//! [`Name`]: what instances, modules and directories are called. There is no other constructor than the rule: with
+//! [`FromStr`] for what somebody asks for, and without its part on verbs for what has its name already (`TryFrom<String>`).
 
 use crate::error::Error;
 use serde::{Deserialize, Serialize};
@@ -13,11 +14,13 @@ pub const NAME_BYTES_MAX: usize = 63;
 /// Namespaces"). Refused everywhere, so that a name means the same on every platform.
 const DEVICE_STEMS: [&str; 4] = ["con", "prn", "aux", "nul"];
 
-/// Verbs of the protocol, present and to come: a name that reads like a verb makes a typing slip run something.
-/// `hello` is left out on purpose: it is the first module anybody runs (`run hello`).
-const VERBS: [&str; 21] = [
-    "run", "stop", "list", "kill", "restart", "rm", "wait", "logs", "inspect", "stats", "events", "prune", "put",
-    "modules", "forget", "ping", "format", "auth", "help", "shutdown", "limits",
+/// Verbs of the protocol and words of the command line, present and to come: a name that reads like one makes a typing slip
+/// run something. `hello` is left out on purpose: it is the first module anybody runs (`run hello`).
+const VERBS: [&str; 29] = [
+    "run", "stop", "list", "ls", "ps", "kill", "restart", "rm", "wait", "logs", "inspect", "stats", "events", "prune",
+    "put", "modules", "forget", "ping", "format", "auth", "help", "shutdown", "limits",
+    // Of the command line.
+    "daemon", "top", "explain", "doctor", "completions", "install-service",
 ];
 
 /// A valid name: `[A-Za-z0-9][A-Za-z0-9._-]{0,62}`, no trailing dot, no `..`, no Windows device stem, no verb.
@@ -62,27 +65,37 @@ impl Name {
         if numbered || DEVICE_STEMS.contains(&stem) {
             return Err("it is a device name on Windows");
         }
-        if VERBS.contains(&folded.as_str()) {
-            return Err("it is a command");
-        }
         Ok(())
+    }
+
+    fn is_verb(&self) -> bool {
+        VERBS.contains(&self.folded().as_str())
     }
 }
 
+/// A name that somebody asks for.
 impl FromStr for Name {
     type Err = Error;
 
     fn from_str(s: &str) -> Result<Name, Error> {
-        Name::check(s).map_err(|why| Error::BadName { name: s.to_owned(), why })?;
-        Ok(Name(s.to_owned()))
+        let name = Name::try_from(s.to_owned())?;
+        if name.is_verb() {
+            return Err(Error::BadName { name: name.0, why: "it is a command" });
+        }
+        Ok(name)
     }
 }
 
+/// A name that was given before, to what is stored or shown. It may have become a verb since, and is a name all the same:
+/// nothing that is written down gets lost with a new version.
 impl TryFrom<String> for Name {
     type Error = Error;
 
     fn try_from(s: String) -> Result<Name, Error> {
-        s.parse()
+        match Name::check(&s) {
+            Ok(()) => Ok(Name(s)),
+            Err(why) => Err(Error::BadName { name: s, why }),
+        }
     }
 }
 
@@ -150,6 +163,11 @@ mod tests {
             "run",
             "Stop",
             "list",
+            "ls",
+            "PS",
+            "daemon",
+            "Top",
+            "install-service",
             &long,
             &huge,
         ] {
@@ -157,10 +175,37 @@ mod tests {
         }
     }
 
+    /// Only the part on verbs: what was never a name is none in a file either.
+    #[test]
+    fn a_name_that_was_given_before_it_became_a_verb_is_still_a_name() {
+        for verb in VERBS {
+            assert_eq!(Name::try_from(verb.to_owned()).unwrap().as_str(), verb);
+            assert_eq!(serde_json::from_str::<Name>(&format!("\"{verb}\"")).unwrap().as_str(), verb);
+        }
+        for never in ["", "../x", "a/b", "con", "NUL.txt", "com1", "-a", "a."] {
+            assert!(matches!(Name::try_from(never.to_owned()), Err(Error::BadName { .. })), "{never:?} was accepted");
+            assert!(serde_json::from_str::<Name>(&format!("\"{never}\"")).is_err(), "{never:?} was accepted");
+        }
+    }
+
+    /// Names, and what nearly is one: devices and verbs in any case, with something before or behind.
+    fn nearly_a_name() -> impl Strategy<Value = String> {
+        let words: Vec<&str> = DEVICE_STEMS.into_iter().chain(["com", "lpt"]).chain(VERBS).collect();
+        let word = proptest::sample::select(words).prop_flat_map(|word| {
+            let upper = proptest::collection::vec(any::<bool>(), word.len());
+            upper.prop_map(move |upper| {
+                let letters = word.chars().zip(upper);
+                letters.map(|(c, upper)| if upper { c.to_ascii_uppercase() } else { c }).collect::<String>()
+            })
+        });
+        let near = ("|[a-z.]", word, "|[0-9]|\\.[a-z]{0,3}|[0-9]\\.wasm|[a-z-]{1,3}");
+        prop_oneof!["\\PC{0,70}", "[A-Za-z0-9._-]{1,70}", near.prop_map(|(before, word, after)| before + &word + &after)]
+    }
+
     proptest! {
-        /// A name is one plain component under the rules of Linux, macOS and Windows.
+        /// A name is one plain component under the rules of Linux, macOS and Windows, and no word that is a command.
         #[test]
-        fn an_accepted_name_is_one_path_component(s in "\\PC{0,70}|[A-Za-z0-9._-]{1,70}") {
+        fn an_accepted_name_is_one_path_component(s in nearly_a_name()) {
             if let Ok(name) = s.parse::<Name>() {
                 let path = std::path::Path::new(name.as_str());
                 let parts: Vec<_> = path.components().collect();
@@ -170,6 +215,16 @@ mod tests {
                 prop_assert!(!name.as_str().ends_with('.'));
                 prop_assert!(name.as_str().len() <= NAME_BYTES_MAX);
                 prop_assert!(name.as_str().is_ascii());
+                // Microsoft's list, told in another way than the rule's.
+                let upper = s.to_ascii_uppercase();
+                let stem = upper.split_once('.').map_or(upper.as_str(), |(stem, _)| stem);
+                let devices = ["CON", "PRN", "AUX", "NUL"].map(str::to_owned).into_iter();
+                let mut devices = devices.chain((0..10).flat_map(|n| [format!("COM{n}"), format!("LPT{n}")]));
+                prop_assert!(devices.all(|device| device != stem), "{} is a device", s);
+                prop_assert!(VERBS.iter().all(|verb| !verb.eq_ignore_ascii_case(&s)), "{} is a verb", s);
+                prop_assert_eq!(Name::try_from(s).unwrap(), name);
+            } else if let Ok(name) = Name::try_from(s) {
+                prop_assert!(VERBS.iter().any(|verb| verb.eq_ignore_ascii_case(name.as_str())), "{} is refused", name);
             }
         }
     }

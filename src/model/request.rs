@@ -528,6 +528,24 @@ mod tests {
         assert!(parse(&["help".into(), "nope".into()]).is_err());
     }
 
+    /// But for `hello`, the first module that anybody runs.
+    #[test]
+    fn no_verb_is_a_name() {
+        let grammar = wire_command();
+        let verbs = grammar.get_subcommands().flat_map(|c| std::iter::once(c.get_name()).chain(c.get_visible_aliases()));
+        let mut refused = 0;
+        for verb in verbs.filter(|verb| *verb != "hello") {
+            let upper = verb.to_ascii_uppercase();
+            for spelled in [verb, &upper] {
+                let parsed = spelled.parse::<crate::model::name::Name>();
+                assert_eq!(parsed.unwrap_err().code(), crate::Code::BadName, "{spelled}");
+            }
+            refused += 1;
+        }
+        assert!(refused >= 21, "{refused}: every verb, and the two aliases");
+        assert!("hello".parse::<crate::model::name::Name>().is_ok());
+    }
+
     proptest! {
         #[test]
         fn no_line_makes_the_parser_panic(line in "\\PC{0,60}|(run|stop|list|logs|put|help|format)( [-a-z'\"\\\\=0-9]{0,6}){0,5}") {

@@ -1,6 +1,7 @@
 //! The end of a daemon, in order or by `kill -9`, and what the next one makes of it.
 #![cfg(unix)]
 
+use crate::sandbox::sha256;
 use crate::support::{Cli, Foreground, Harness, cannot_try, guests, soon};
 use coracle::client::Client;
 use coracle::model::reply::{Inspection, InstanceView};
@@ -89,6 +90,32 @@ async fn after_kill_9_nothing_is_forgotten_and_policies_run_again() {
     wait_for(&cli, "it runs a third time", |v| comes_back.iter().all(|n| v[*n].state == "running" && v[*n].run == 3))
         .await;
     assert_eq!(views(&cli).await["no"].ended_at, now["no"].ended_at);
+}
+
+/// What was called `ls` before that was a verb is shown, stopped and removed as ever; nothing new is called so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_has_become_a_verb_can_still_be_stopped_and_removed() {
+    let mut daemon = Harness::start().await;
+    daemon.client().await.run(&["--restart", "always", "--name", "old", "sleep"]).await.unwrap();
+    let text = b"(module (func (export \"_start\")))";
+    daemon.client().await.put("old", text, &sha256(text), true, |_| ()).await.unwrap();
+    daemon.end().await;
+    let database = rusqlite::Connection::open(daemon.state.join("state.db")).unwrap();
+    database.execute_batch("UPDATE instance SET name = 'ls'; UPDATE module SET name = 'ps'").unwrap();
+    drop(database);
+    daemon.begin().await;
+    daemon.wait_for_state("ls", "running").await;
+    let mut client = daemon.client().await;
+    let names: Vec<String> = client.modules().await.unwrap().into_iter().map(|m| m.name.to_string()).collect();
+    assert!(names.contains(&"ps".to_owned()), "{names:?}");
+    for request in [&["inspect", "ls"][..], &["restart", "ls"], &["stop", "ls"], &["rm", "-v", "ls"], &["forget", "ps"]] {
+        soon("an answer", client.request::<Value>(request)).await.unwrap_or_else(|e| panic!("{request:?}: {e}"));
+    }
+    assert!(!daemon.root.join("ls").exists());
+    for request in [&["run", "--name", "ls", "hello"][..], &["stop", "ls"], &["forget", "ps"]] {
+        let refused = client.request::<Value>(request).await.unwrap_err();
+        assert_eq!(refused.code(), Some(coracle::Code::BadName), "{request:?}: {refused}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -453,6 +453,11 @@ impl Modules {
         self.0.compilers.compilations()
     }
 
+    /// Whether a module was put under this name.
+    pub(super) fn is_stored(&self, name: &Name) -> bool {
+        self.lock().stored.get(&name.folded()).is_some_and(|row| row.name == name.as_str())
+    }
+
     /// What compiles.
     pub(super) fn compilers(&self) -> &Compilers {
         &self.0.compilers
@@ -469,7 +474,7 @@ impl Modules {
         {
             let state = self.lock();
             for row in state.stored.values() {
-                if let Ok(name) = row.name.parse::<Name>() {
+                if let Ok(name) = Name::try_from(row.name.clone()) {
                     let digest = Some(row.sha256.clone());
                     let view = ModuleView { name, source: "stored".into(), path: None, bytes: row.bytes, digest };
                     views.insert(row.name.clone(), view);
@@ -542,7 +547,11 @@ impl Modules {
         match state.stored.get(&name.folded()) {
             Some(row) if row.name != name.as_str() => Err(Error::ExistsOtherCase {
                 asked: name.clone(),
-                known: row.name.parse().map_err(|_| Error::Internal("a stored name breaks the rule".into()))?,
+                known: row
+                    .name
+                    .clone()
+                    .try_into()
+                    .map_err(|_| Error::Internal("a stored name breaks the rule".into()))?,
             }),
             Some(_) => Ok(()),
             None if state.stored.len() >= max => {

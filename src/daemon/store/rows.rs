@@ -213,7 +213,7 @@ fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
     }
     Ok(Record {
         id: InstanceId(unsigned(row, 0)?),
-        name: row.get_ref(1)?.as_str()?.parse().map_err(|e: crate::Error| bad(1, e))?,
+        name: row.get::<_, String>(1)?.try_into().map_err(|e: crate::Error| bad(1, e))?,
         run: row.get(2)?,
         launch: Arc::new(from_json::<Launch>(row, 16)?),
         state,

@@ -170,6 +170,31 @@ fn the_registry_is_read_back_as_it_was() {
     assert!(again.run("new").0 > removed.0, "an id is never used twice");
 }
 
+/// A database is not damaged because a later version has a verb more.
+#[test]
+fn a_name_that_has_become_a_verb_is_read_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut pair = Pair::open(dir.path(), &limits());
+    let id = pair.run("old");
+    pair.end(id, false);
+    pair.store.submit(Change::PutModule(row("old", false)), true).wait().unwrap();
+    drop(pair);
+    let connection = Connection::open(dir.path().join("state.db")).unwrap();
+    connection
+        .execute_batch(
+            "UPDATE instance SET name = 'ls'; UPDATE module SET name = 'ps';
+             UPDATE run SET launch = json_set(launch, '$.module', 'ps');
+             UPDATE event SET detail = json_set(detail, '$.name', 'ls', '$.module', 'ps')",
+        )
+        .unwrap();
+    drop(connection);
+    let pair = Pair::open(dir.path(), &limits());
+    let names: Vec<_> = pair.registry.records().map(|r| (r.name.as_str(), r.launch.module.as_str())).collect();
+    assert_eq!(names, [("ls", "ps")]);
+    assert_eq!(pair.store.runs(id).unwrap()[0].module.as_str(), "ps");
+    assert_eq!(pair.store.events(0, 10).unwrap()[1].name.as_str(), "ls");
+}
+
 #[test]
 fn runs_and_events_are_kept_within_their_limits() {
     let dir = tempfile::tempdir().unwrap();
