@@ -120,7 +120,7 @@ impl Workspaces {
         let path = self.path(name);
         let Some(known) = self.known().get(&path).copied() else { return Ok(None) };
         match self.open_checked(&path)? {
-            Some((workspace, identity)) if identity == known => Ok(Some(workspace)),
+            Some((workspace, identity)) if identity.is(known) => Ok(Some(workspace)),
             Some(_) => Err(not_ours(&path)),
             None => Ok(None),
         }
@@ -160,8 +160,9 @@ impl Workspaces {
                 }
                 self.store.note(put(&path, identity));
             }
-            Some(known) if !made && known != identity => return Err(not_ours(&path)),
-            Some(_) if !made => {}
+            Some(known) if !made && !known.is(identity) => return Err(not_ours(&path)),
+            // An earlier version did not write the birth down.
+            Some(known) if !made && (known.born != 0 || identity.born == 0) => {}
             // Before the run that it is for, in the same queue.
             _ => self.store.note(put(&path, identity)),
         }
@@ -189,7 +190,7 @@ impl Workspaces {
             .open_checked(&path)
             .map_err(|e| if e.code() == Code::Denied { not_ours_to_remove(&path) } else { e })?
         {
-            Some((_, found)) if found == identity => {}
+            Some((_, found)) if found.is(identity) => {}
             // Made for a run that did not come to it.
             Some(_) if identity == Identity::INTENDED && is_empty(&path)? => {
                 std::fs::remove_dir(&path).map_err(|e| Error::io(format!("cannot remove {text}"), &e))?;
@@ -203,9 +204,10 @@ impl Workspaces {
             }
         }
         let grave = self.root.join(format!(".coracle-removed-{}-{}", identity.device, identity.inode));
-        let removal = Removal { grave: grave.to_string_lossy().into_owned(), path: text.clone(), identity };
+        let Identity { device, inode, .. } = identity;
+        let removal = Removal { grave: grave.to_string_lossy().into_owned(), path: text.clone(), device, inode };
         self.store.submit(Change::PutRemoval(removal.clone()), false).wait()?;
-        match removal::set_aside(&path, &grave, identity.device, identity.inode) {
+        match removal::set_aside(&path, &grave, device, inode) {
             Ok(moved) => {
                 self.store.note(Change::ForgetWorkspaces(vec![text]));
                 if !moved {
@@ -227,11 +229,11 @@ impl Workspaces {
     ///
     /// [`Error::Io`].
     pub(super) fn dig(&self, removal: &Removal) -> Result<()> {
-        let Removal { grave, identity, .. } = removal;
+        let Removal { grave, device, inode, .. } = removal;
         let failed = |e: std::io::Error| Error::io(format!("cannot remove {grave}"), &e);
         // If nothing is there, a daemon died before it moved the directory, and before it answered: then the instance has it
         // still. What is at its old path now is never looked for: the inode may be another directory's by now.
-        removal::remove_tree(Path::new(grave), identity.device, identity.inode).map_err(failed)?;
+        removal::remove_tree(Path::new(grave), *device, *inode).map_err(failed)?;
         self.store.note(Change::ForgetRemoval(grave.clone()));
         Ok(())
     }
@@ -252,8 +254,8 @@ impl Workspaces {
         if stat.st_uid != rustix::process::geteuid().as_raw() || stat.st_mode & 0o077 != 0 {
             return Err(not_ours(path));
         }
-        let handle = Arc::new(handle);
-        Ok(Some((Workspace { made: false, handle }, Identity { device: stat.st_dev, inode: stat.st_ino })))
+        let identity = Identity { device: stat.st_dev, inode: stat.st_ino, born: born(&handle) };
+        Ok(Some((Workspace { made: false, handle: Arc::new(handle) }, identity)))
     }
 
     /// Elsewhere the handle cannot be lent: the parent, which only we can change, has to vouch for the path.
@@ -264,7 +266,10 @@ impl Workspaces {
         if !meta.is_dir() || meta.uid() != rustix::process::geteuid().as_raw() || meta.mode() & 0o077 != 0 {
             return Err(not_ours(path));
         }
-        Ok(Some((Workspace { made: false, path: path.to_owned() }, Identity { device: meta.dev(), inode: meta.ino() })))
+        let born = meta.created().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+        let born = born.map_or(0, |at| u64::try_from(at.as_nanos()).unwrap_or(0));
+        let identity = Identity { device: meta.dev(), inode: meta.ino(), born };
+        Ok(Some((Workspace { made: false, path: path.to_owned() }, identity)))
     }
 
     /// Without inode numbers in the standard library only the kind can be checked.
@@ -274,8 +279,20 @@ impl Workspaces {
         if !meta.is_dir() {
             return Err(not_ours(path));
         }
-        Ok(Some((Workspace { made: false }, Identity { device: 0, inode: 0 })))
+        Ok(Some((Workspace { made: false }, Identity { device: 0, inode: 0, born: 0 })))
     }
+}
+
+/// When a directory was made, in nanoseconds since 1970. 0: the kernel or the file system does not say (statx(2), `stx_mask`).
+#[cfg(target_os = "linux")]
+fn born(handle: &rustix::fd::OwnedFd) -> u64 {
+    use rustix::fs::{AtFlags, StatxFlags, statx};
+    let Ok(found) = statx(handle, c"", AtFlags::EMPTY_PATH, StatxFlags::BTIME) else { return 0 };
+    if found.stx_mask & StatxFlags::BTIME.bits() == 0 {
+        return 0;
+    }
+    let seconds = u64::try_from(found.stx_btime.tv_sec).unwrap_or(0);
+    seconds.saturating_mul(1_000_000_000).saturating_add(found.stx_btime.tv_nsec.into())
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -382,6 +399,11 @@ mod tests {
         s.parse().unwrap()
     }
 
+    /// What was noted is written down, as it is before a run is answered.
+    fn settle(workspaces: &Workspaces) {
+        workspaces.store.submit(Change::ForgetWorkspaces(vec![]), false).wait().unwrap();
+    }
+
     #[test]
     fn a_directory_is_private_and_kept_over_daemons() {
         let fixture = Fixture::new();
@@ -431,6 +453,56 @@ mod tests {
         );
         std::fs::set_permissions(&b, std::fs::Permissions::from_mode(0o777)).unwrap();
         assert!(matches!(reopen(&workspaces, "b"), Err(Error::Denied(_))));
+    }
+
+    /// ext4 gives a new directory the inode of the last one that went: only its birth tells the two apart.
+    #[test]
+    fn a_directory_that_was_made_anew_in_the_place_of_ours_is_refused() {
+        let fixture = Fixture::new();
+        let workspaces = fixture.open();
+        drop(reopen(&workspaces, "a").unwrap());
+        let path = fixture.root.join("a");
+        let look = || workspaces.open_checked(&path).unwrap().unwrap().1;
+        let ours = look();
+        // Birth times are those of the kernel's clock, which goes in steps of some milliseconds.
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(2);
+        let mut theirs = ours;
+        while std::time::Instant::now() < until && (theirs.inode != ours.inode || theirs.born == ours.born) {
+            std::fs::remove_dir_all(&path).unwrap();
+            make_directory(&path).unwrap();
+            std::fs::write(path.join("file"), "mine").unwrap();
+            theirs = look();
+        }
+        // Where an inode does not come back, or nobody knows of births, the record is changed in place of the directory.
+        if theirs.inode != ours.inode || theirs.born == ours.born {
+            let another = Identity { born: theirs.born.max(1) + 1, ..theirs };
+            workspaces.store.submit(put(&path, another), false).wait().unwrap();
+            workspaces.known().insert(path.clone(), another);
+        }
+        if theirs.born == 0 {
+            drop(reopen(&workspaces, "a").unwrap());
+            return;
+        }
+        assert!(matches!(reopen(&workspaces, "a"), Err(Error::Denied(_))), "{ours:?} {theirs:?}");
+        assert!(matches!(workspaces.bury(&name("a")), Err(Error::Denied(_))), "nor is it removed");
+        drop(workspaces);
+        assert!(matches!(fixture.open().open(&name("a")), Err(Error::Denied(_))), "nor does the next daemon take it");
+        assert_eq!(std::fs::read_to_string(path.join("file")).unwrap(), "mine");
+    }
+
+    /// What an earlier version wrote down has no birth, and gets one.
+    #[test]
+    fn a_directory_of_unknown_birth_is_ours_and_its_birth_is_written_down() {
+        let fixture = Fixture::new();
+        let workspaces = fixture.open();
+        drop(workspaces.open(&name("a")).unwrap());
+        settle(&workspaces);
+        let path = fixture.root.join("a");
+        let known = workspaces.store.workspace(&path).unwrap().unwrap();
+        workspaces.store.submit(put(&path, Identity { born: 0, ..known }), false).wait().unwrap();
+        drop(workspaces.open(&name("a")).unwrap());
+        settle(&workspaces);
+        assert_eq!(workspaces.store.workspace(&path).unwrap(), Some(known));
     }
 
     #[test]

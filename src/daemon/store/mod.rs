@@ -44,11 +44,20 @@ pub(super) struct Identity {
     pub device: u64,
     /// `st_ino`.
     pub inode: u64,
+    /// `stx_btime`, in nanoseconds since 1970: a directory that is removed and made anew gets its inode again on many file
+    /// systems. 0: not known.
+    pub born: u64,
 }
 
 impl Identity {
     /// Written down before a directory is made: no directory is this one.
-    pub(super) const INTENDED: Identity = Identity { device: 0, inode: 0 };
+    pub(super) const INTENDED: Identity = Identity { device: 0, inode: 0, born: 0 };
+
+    /// Whether both are one directory, as far as is known of them.
+    pub(super) fn is(self, other: Identity) -> bool {
+        let born = self.born == other.born || self.born == 0 || other.born == 0;
+        born && (self.device, self.inode) == (other.device, other.inode)
+    }
 }
 
 /// A directory that is being removed: the tombstone that a removal leaves until it is done.
@@ -58,8 +67,10 @@ pub(super) struct Removal {
     pub grave: String,
     /// Where it was.
     pub path: String,
-    /// Which directory it is.
-    pub identity: Identity,
+    /// Its `st_dev`.
+    pub device: u64,
+    /// Its `st_ino`.
+    pub inode: u64,
 }
 
 /// What can be written down.

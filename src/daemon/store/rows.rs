@@ -33,8 +33,13 @@ pub(super) fn write(connection: &Connection, change: &Change, runs_max: usize) -
         // SQLite's integers are signed; the bits of these go through unchanged.
         Change::PutWorkspace(path, identity) => run(
             connection,
-            "INSERT OR REPLACE INTO workspace (path, device, inode) VALUES (?1, ?2, ?3)",
-            params![path, identity.device.cast_signed(), identity.inode.cast_signed()],
+            "INSERT OR REPLACE INTO workspace (path, device, inode, born) VALUES (?1, ?2, ?3, ?4)",
+            params![
+                path,
+                identity.device.cast_signed(),
+                identity.inode.cast_signed(),
+                identity.born.cast_signed()
+            ],
         ),
         Change::ForgetWorkspaces(paths) => {
             paths.iter().try_for_each(|p| any(connection, "DELETE FROM workspace WHERE path = ?1", params![p]))
@@ -42,12 +47,7 @@ pub(super) fn write(connection: &Connection, change: &Change, runs_max: usize) -
         Change::PutRemoval(removal) => run(
             connection,
             "INSERT OR REPLACE INTO removal (grave, path, device, inode) VALUES (?1, ?2, ?3, ?4)",
-            params![
-                removal.grave,
-                removal.path,
-                removal.identity.device.cast_signed(),
-                removal.identity.inode.cast_signed()
-            ],
+            params![removal.grave, removal.path, removal.device.cast_signed(), removal.inode.cast_signed()],
         ),
         Change::ForgetRemoval(grave) => any(connection, "DELETE FROM removal WHERE grave = ?1", params![grave]),
     }
@@ -329,16 +329,17 @@ pub(super) fn modules(connection: &Connection) -> rusqlite::Result<Vec<ModuleRow
     rows.collect()
 }
 
-fn identity(row: &Row<'_>, first: usize) -> rusqlite::Result<Identity> {
-    let device: i64 = row.get(first)?;
-    let inode: i64 = row.get(first + 1)?;
-    Ok(Identity { device: device.cast_unsigned(), inode: inode.cast_unsigned() })
+/// What a signed column holds of an unsigned number.
+fn bits(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    row.get(column).map(i64::cast_unsigned)
 }
 
 /// Which directory a path led to.
 pub(super) fn workspace(connection: &Connection, path: &str) -> rusqlite::Result<Option<Identity>> {
-    let mut statement = connection.prepare_cached("SELECT device, inode FROM workspace WHERE path = ?1")?;
-    statement.query_row([path], |row| identity(row, 0)).optional()
+    let mut statement = connection.prepare_cached("SELECT device, inode, born FROM workspace WHERE path = ?1")?;
+    let identity =
+        |row: &Row<'_>| Ok(Identity { device: bits(row, 0)?, inode: bits(row, 1)?, born: bits(row, 2)? });
+    statement.query_row([path], identity).optional()
 }
 
 /// Every path that is written down.
@@ -350,7 +351,8 @@ pub(super) fn workspace_paths(connection: &Connection) -> rusqlite::Result<Vec<S
 /// Every directory that is being removed.
 pub(super) fn removals(connection: &Connection) -> rusqlite::Result<Vec<Removal>> {
     let mut statement = connection.prepare("SELECT grave, path, device, inode FROM removal")?;
-    let rows = statement
-        .query_map([], |row| Ok(Removal { grave: row.get(0)?, path: row.get(1)?, identity: identity(row, 2)? }))?;
+    let rows = statement.query_map([], |row| {
+        Ok(Removal { grave: row.get(0)?, path: row.get(1)?, device: bits(row, 2)?, inode: bits(row, 3)? })
+    })?;
     rows.collect()
 }

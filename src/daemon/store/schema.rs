@@ -12,7 +12,7 @@ use std::time::Duration;
 const APPLICATION_ID: i32 = 0x6372_636c;
 
 /// What makes a database of version 1 out of nothing, of version 2 out of one of version 1, and so on.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     "CREATE TABLE module (
         name   TEXT PRIMARY KEY COLLATE NOCASE,
         sha256 TEXT NOT NULL CHECK (length(sha256) = 64),
@@ -70,6 +70,8 @@ const MIGRATIONS: [&str; 3] = [
     ALTER TABLE run ADD COLUMN cpu_us INTEGER CHECK (cpu_us >= 0);
     -- on which rung of the ladder it was ended, and how long that took
     ALTER TABLE run ADD COLUMN stopped TEXT CHECK (json_valid(stopped));",
+    "-- when the directory was made, in nanoseconds since 1970; 0: not known
+    ALTER TABLE workspace ADD COLUMN born INTEGER NOT NULL DEFAULT 0;",
 ];
 
 /// `PRAGMA user_version`: the schema that this program writes.

@@ -71,7 +71,7 @@ impl Pair {
 fn what_was_stored_is_there_again() {
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("state");
-    let identity = Identity { device: u64::MAX, inode: 1 << 63 };
+    let identity = Identity { device: u64::MAX, inode: 1 << 63, born: u64::MAX - 1 };
     {
         let store = open(&state).unwrap();
         store.submit(Change::PutModule(row("app", false)), true).wait().unwrap();
@@ -91,7 +91,7 @@ fn what_was_stored_is_there_again() {
         .wait()
         .unwrap();
     store.forget_lost_workspaces().unwrap();
-    let removal = Removal { grave: "g".into(), path: "p".into(), identity };
+    let removal = Removal { grave: "g".into(), path: "p".into(), device: u64::MAX, inode: 1 << 63 };
     store.submit(Change::PutRemoval(removal.clone()), false).wait().unwrap();
     assert_eq!(store.workspace(dir.path()).unwrap(), Some(identity));
     assert_eq!(store.workspace(&dir.path().join("gone")).unwrap(), None);
@@ -265,7 +265,8 @@ fn older_files_are_brought_to_this_version() {
         let modules = pair.store.modules().unwrap();
         assert_eq!(modules.len(), 1, "version {version}");
         assert_eq!((modules[0].name.as_str(), modules[0].text), ("seven", true));
-        let identity = Identity { device: 1, inode: 2 };
+        // Earlier versions did not look when it was made.
+        let identity = Identity { device: 1, inode: 2, born: if version >= 4 { 3 } else { 0 } };
         assert_eq!(pair.store.workspace(Path::new("/nowhere/seven")).unwrap(), Some(identity));
         if version >= 2 {
             let records: BTreeMap<_, _> = pair.registry.records().map(|r| (r.name.to_string(), r)).collect();
