@@ -138,18 +138,25 @@ impl Workspaces {
             // The intent first: whatever ends us before the rest is written, the directory is known to be ours.
             self.store.submit(put(&path, Identity::INTENDED), false).wait()?;
         }
+        // Waited for: whoever comes next must not find the intent, and take what stands here by then for ours.
+        let forget_intent = || match known {
+            None | Some(Identity::INTENDED) => self.store.submit(forget(&path), false).wait(),
+            Some(_) => Ok(()),
+        };
         let made = match make_directory(&path) {
             Ok(()) => true,
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => false,
-            Err(e) => return Err(Error::io(format!("cannot make {}", path.display()), &e)),
+            Err(e) => {
+                forget_intent()?;
+                return Err(Error::io(format!("cannot make {}", path.display()), &e));
+            }
         };
         if !made && known.is_none() {
-            // Waited for: whoever comes next must not find the intent, and take what stands here for ours.
-            let text = path.to_string_lossy().into_owned();
-            self.store.submit(Change::ForgetWorkspaces(vec![text]), false).wait()?;
+            forget_intent()?;
             return Err(not_ours(&path));
         }
         let Some((mut workspace, identity)) = self.open_checked(&path)? else {
+            forget_intent()?;
             return Err(Error::io(format!("cannot open {}", path.display()), &"it was removed at the same moment"));
         };
         match known {
@@ -194,12 +201,12 @@ impl Workspaces {
             // Made for a run that did not come to it.
             Some(_) if identity == Identity::INTENDED && is_empty(&path)? => {
                 std::fs::remove_dir(&path).map_err(|e| Error::io(format!("cannot remove {text}"), &e))?;
-                self.store.note(Change::ForgetWorkspaces(vec![text]));
+                self.store.note(forget(&path));
                 return Ok(None);
             }
             Some(_) => return Err(not_ours_to_remove(&path)),
             None => {
-                self.store.note(Change::ForgetWorkspaces(vec![text]));
+                self.store.note(forget(&path));
                 return Ok(None);
             }
         }
@@ -209,7 +216,7 @@ impl Workspaces {
         self.store.submit(Change::PutRemoval(removal.clone()), false).wait()?;
         match removal::set_aside(&path, &grave, device, inode) {
             Ok(moved) => {
-                self.store.note(Change::ForgetWorkspaces(vec![text]));
+                self.store.note(forget(&path));
                 if !moved {
                     self.store.note(Change::ForgetRemoval(removal.grave));
                     return Ok(None);
@@ -306,6 +313,10 @@ fn look_at(path: &Path) -> Result<Option<std::fs::Metadata>> {
 
 fn put(path: &Path, identity: Identity) -> Change {
     Change::PutWorkspace(path.to_string_lossy().into_owned(), identity)
+}
+
+fn forget(path: &Path) -> Change {
+    Change::ForgetWorkspaces(vec![path.to_string_lossy().into_owned()])
 }
 
 fn is_empty(path: &Path) -> Result<bool> {
@@ -529,6 +540,25 @@ mod tests {
         drop(workspaces.open(&name("a")).unwrap());
         assert!(matches!(workspaces.open(&name("b")), Err(Error::Denied(_))));
         assert_eq!(std::fs::read_to_string(fixture.root.join("b/file")).unwrap(), "mine");
+    }
+
+    #[test]
+    fn what_could_not_be_made_is_not_expected_to_be_ours_later() {
+        let fixture = Fixture::new();
+        let workspaces = fixture.open();
+        // Nobody, not even root, makes a directory there.
+        std::fs::remove_dir(&fixture.root).unwrap();
+        assert!(matches!(workspaces.open(&name("a")), Err(Error::Io { .. })));
+        assert_eq!(workspaces.store.workspace(&fixture.root.join("a")).unwrap(), None);
+        // And one that a daemon had meant to make when it died.
+        workspaces.store.submit(put(&fixture.root.join("b"), Identity::INTENDED), false).wait().unwrap();
+        assert!(matches!(workspaces.open(&name("b")), Err(Error::Io { .. })));
+        std::fs::create_dir(&fixture.root).unwrap();
+        for n in ["a", "b"] {
+            make_directory(&fixture.root.join(n)).unwrap();
+            assert!(matches!(workspaces.open(&name(n)), Err(Error::Denied(_))), "{n} is the user's");
+            assert!(workspaces.bury(&name(n)).unwrap().is_none() && fixture.root.join(n).exists(), "{n} stays");
+        }
     }
 
     #[test]
