@@ -8,11 +8,15 @@ use crate::engine::Scan;
 use crate::error::{Code, Error, Result};
 use crate::model::name::Name;
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Directories that are kept at hand; behind that the store is asked again.
 const KNOWN_MAX: usize = 65_536;
+
+/// Names to which a directory that is to be removed may be moved, before that is given up.
+const GRAVES_TRIED_MAX: u32 = 8;
 
 /// Makes and opens the directories below one root.
 #[derive(Debug)]
@@ -189,6 +193,12 @@ impl Workspaces {
     ///
     /// [`Error::Denied`] if what stands there is not the daemon's: it is not touched. [`Error::Io`], [`Error::StateRefuses`].
     pub(super) fn bury(&self, name: &Name) -> Result<Option<Removal>> {
+        self.bury_in(name, || format!(".coracle-removed-{:016x}", RandomState::new().hash_one(0)))
+    }
+
+    /// [`Workspaces::bury`], with names to try in turn. Nobody may foresee them: in a directory like `/tmp` whoever takes the
+    /// name first would keep the directory from being removed.
+    fn bury_in(&self, name: &Name, mut grave_name: impl FnMut() -> String) -> Result<Option<Removal>> {
         let path = self.path(name);
         let text = path.to_string_lossy().into_owned();
         let Some(identity) = self.store.workspace(&path)? else { return Ok(None) };
@@ -210,24 +220,28 @@ impl Workspaces {
                 return Ok(None);
             }
         }
-        let grave = self.root.join(format!(".coracle-removed-{}-{}", identity.device, identity.inode));
         let Identity { device, inode, .. } = identity;
-        let removal = Removal { grave: grave.to_string_lossy().into_owned(), path: text.clone(), device, inode };
-        self.store.submit(Change::PutRemoval(removal.clone()), false).wait()?;
-        match removal::set_aside(&path, &grave, device, inode) {
-            Ok(moved) => {
+        for _ in 0..GRAVES_TRIED_MAX {
+            let grave = self.root.join(grave_name());
+            let removal = Removal { grave: grave.to_string_lossy().into_owned(), path: text.clone(), device, inode };
+            self.store.submit(Change::PutRemoval(removal.clone()), false).wait()?;
+            let moved = removal::set_aside(&path, &grave, device, inode);
+            if matches!(moved, Ok(true)) {
                 self.store.note(forget(&path));
-                if !moved {
-                    self.store.note(Change::ForgetRemoval(removal.grave));
+                return Ok(Some(removal));
+            }
+            // Waited for: the next daemon must not find a row that leads to something of a stranger's.
+            self.store.submit(Change::ForgetRemoval(removal.grave), false).wait()?;
+            match moved {
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(Error::io(format!("cannot remove {text}"), &e)),
+                Ok(_) => {
+                    self.store.note(forget(&path));
                     return Ok(None);
                 }
-                Ok(Some(removal))
-            }
-            Err(e) => {
-                self.store.note(Change::ForgetRemoval(removal.grave));
-                Err(Error::io(format!("cannot remove {text}"), &e))
             }
         }
+        Err(Error::io(format!("cannot remove {text}"), &"every name that it could be moved to is taken"))
     }
 
     /// Removes what was buried, with everything in it. Takes as long as it takes; what is left when it fails is tried again.
@@ -559,6 +573,59 @@ mod tests {
             assert!(matches!(workspaces.open(&name(n)), Err(Error::Denied(_))), "{n} is the user's");
             assert!(workspaces.bury(&name(n)).unwrap().is_none() && fixture.root.join(n).exists(), "{n} stays");
         }
+    }
+
+    /// Another user of a shared root may make anything there that is not there yet.
+    #[test]
+    fn nobody_keeps_a_directory_from_being_removed_by_taking_the_name_of_its_grave() {
+        use std::os::unix::fs::MetadataExt;
+        let fixture = Fixture::new();
+        let workspaces = fixture.open();
+        let at = |n: &str| fixture.root.join(n);
+        drop(workspaces.open(&name("a")).unwrap());
+        settle(&workspaces);
+        let meta = at("a").metadata().unwrap();
+        // What it was called when everybody could know.
+        let foreseen = at(&format!(".coracle-removed-{}-{}", meta.dev(), meta.ino()));
+        std::fs::create_dir(&foreseen).unwrap();
+        let first = workspaces.bury(&name("a")).unwrap().unwrap();
+        drop(workspaces.open(&name("a")).unwrap());
+        settle(&workspaces);
+        let second = workspaces.bury(&name("a")).unwrap().unwrap();
+        assert_ne!(first.grave, second.grave);
+        for removal in [first, second] {
+            workspaces.dig(&removal).unwrap();
+            assert!(!Path::new(&removal.grave).exists());
+        }
+        assert!(foreseen.is_dir());
+    }
+
+    #[test]
+    fn a_grave_that_is_taken_is_left_alone_and_another_one_is_tried() {
+        let fixture = Fixture::new();
+        let workspaces = fixture.open();
+        let at = |n: &str| fixture.root.join(n);
+        drop(workspaces.open(&name("a")).unwrap());
+        settle(&workspaces);
+        std::fs::write(at("a").join("file"), "x").unwrap();
+        // Whatever it is: an empty directory and a dangling link could be renamed over.
+        std::fs::create_dir(at(".0")).unwrap();
+        std::fs::write(at(".1"), "theirs").unwrap();
+        std::os::unix::fs::symlink("nowhere", at(".2")).unwrap();
+        let taken = workspaces.bury_in(&name("a"), || ".0".to_owned()).unwrap_err();
+        assert!(taken.to_string().contains("is taken"), "{taken}");
+        assert!(at("a/file").exists() && workspaces.store.removals().unwrap().is_empty());
+        let mut numbers = 0..;
+        let removal = workspaces.bury_in(&name("a"), || format!(".{}", numbers.next().unwrap())).unwrap().unwrap();
+        assert_eq!(removal.grave, at(".3").to_string_lossy());
+        assert!(at(".3/file").exists() && !at("a").exists());
+        assert_eq!(
+            workspaces.store.removals().unwrap(),
+            std::slice::from_ref(&removal),
+            "and no row for what was only tried"
+        );
+        workspaces.dig(&removal).unwrap();
+        assert!(at(".0").is_dir() && at(".1").is_file() && at(".2").is_symlink() && !at(".3").exists());
     }
 
     #[test]
