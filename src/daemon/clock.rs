@@ -3,9 +3,9 @@
 use crate::model::instance::{LogTime, Timestamp};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The wall clock now; 1970 if it is set before that.
+/// The wall clock now; 1970 if it is set before that, and [`Timestamp::MAX`] if after.
 pub fn now() -> Timestamp {
-    Timestamp(u64::try_from(since_1970().as_micros()).unwrap_or(u64::MAX))
+    Timestamp(u64::try_from(since_1970().as_micros()).unwrap_or(u64::MAX)).min(Timestamp::MAX)
 }
 
 /// The wall clock now, as precise as it is.

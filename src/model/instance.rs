@@ -22,10 +22,15 @@ use std::time::Duration;
 #[serde(into = "String", try_from = "String")]
 pub struct Timestamp(pub u64);
 
+impl Timestamp {
+    /// The last one that can be written as a date: RFC 3339 has four digits for a year.
+    pub const MAX: Timestamp = Timestamp(253_402_300_799_999_999);
+}
+
 impl fmt::Display for Timestamp {
-    /// RFC 3339 in UTC, to the microsecond.
+    /// RFC 3339 in UTC, to the microsecond; [`Timestamp::MAX`] for what is later.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let time = std::time::UNIX_EPOCH + Duration::from_micros(self.0);
+        let time = std::time::UNIX_EPOCH + Duration::from_micros(self.min(&Timestamp::MAX).0);
         write!(f, "{}", humantime::format_rfc3339_micros(time))
     }
 }
@@ -442,3 +447,21 @@ fn files_default() -> usize {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct InstanceId(pub u64);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_beyond_all_dates_is_shown_as_the_last_one() {
+        let last = "9999-12-31T23:59:59.999999Z";
+        for at in [Timestamp::MAX, Timestamp(Timestamp::MAX.0 + 1), Timestamp(u64::MAX)] {
+            assert_eq!(at.to_string(), last);
+        }
+        assert_eq!(Timestamp(Timestamp::MAX.0 - 1).to_string(), "9999-12-31T23:59:59.999998Z");
+        assert_eq!(Timestamp::try_from(last.to_owned()), Ok(Timestamp::MAX));
+        // Nanoseconds in 64 bits end long before.
+        assert!(LogTime(u64::MAX).to_string().starts_with("2554-"));
+        assert!(LogTime::from(Timestamp::MAX).to_string().starts_with("2554-"));
+    }
+}

@@ -4,7 +4,7 @@ use super::{Change, Identity, ModuleRow, Removal};
 use crate::model::event::{Event, EventKind, EventView};
 use crate::model::instance::{Ended, ExitStatus, InstanceId, Launch, Record, State, Stopped, Timestamp};
 use crate::model::reply::RunView;
-use rusqlite::types::Type;
+use rusqlite::types::{Type, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -165,9 +165,19 @@ fn from_json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: usize) -> ru
     serde_json::from_str(row.get_ref(column)?.as_str()?).map_err(|e| bad(column, e))
 }
 
-fn timestamp(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Timestamp>> {
-    let at: Option<i64> = row.get(column)?;
-    at.map(|at| u64::try_from(at).map(Timestamp).map_err(|e| bad(column, e))).transpose()
+fn timestamp(row: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> {
+    let at = Timestamp(unsigned(row, column)?);
+    if at > Timestamp::MAX {
+        return Err(bad(column, "a time beyond the year 9999"));
+    }
+    Ok(at)
+}
+
+fn timestamp_or_null(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Timestamp>> {
+    match row.get_ref(column)? {
+        ValueRef::Null => Ok(None),
+        _ => timestamp(row, column).map(Some),
+    }
 }
 
 fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
@@ -219,9 +229,9 @@ fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
         state,
         stop_requested: row.get(4)?,
         restarts: row.get(3)?,
-        created_at: Timestamp(unsigned(row, 13)?),
-        started_at: timestamp(row, 14)?,
-        ended_at: timestamp(row, 15)?,
+        created_at: timestamp(row, 13)?,
+        started_at: timestamp_or_null(row, 14)?,
+        ended_at: timestamp_or_null(row, 15)?,
         ended_order: ended_order.map(|n| u64::try_from(n).map_err(|e| bad(6, e))).transpose()?,
     })
 }
@@ -288,9 +298,9 @@ pub(super) fn runs(connection: &Connection, id: InstanceId) -> rusqlite::Result<
             exit_code: row.get(2)?,
             reason: row.get(3)?,
             message: row.get(4)?,
-            created_at: Timestamp(unsigned(row, 5)?).to_string(),
-            started_at: timestamp(row, 6)?.map(|t| t.to_string()),
-            ended_at: timestamp(row, 7)?.map(|t| t.to_string()),
+            created_at: timestamp(row, 5)?.to_string(),
+            started_at: timestamp_or_null(row, 6)?.map(|t| t.to_string()),
+            ended_at: timestamp_or_null(row, 7)?.map(|t| t.to_string()),
             cpu_us: cpu_us(row, 9)?,
             stopped: stopped(row, 10)?,
         })

@@ -326,6 +326,10 @@ fn a_file_that_is_not_ours_is_refused_and_left_alone() {
         (changed("UPDATE run SET launch = '{}' WHERE instance = 3"), "damaged"),
         (changed("UPDATE instance SET name = '../x' WHERE id = 3"), "damaged"),
         (changed("UPDATE instance SET ended_order = 7 WHERE id = 3"), "damaged"),
+        (changed("UPDATE run SET created_at = 253402300800000000 WHERE instance = 3"), "year 9999"),
+        (changed("UPDATE run SET started_at = 9223372036854775807 WHERE instance = 3"), "year 9999"),
+        (changed("UPDATE run SET ended_at = 253402300800000000 WHERE instance = 3"), "year 9999"),
+        (changed("UPDATE run SET created_at = -1 WHERE instance = 3"), "damaged"),
     ] {
         std::fs::write(&path, &bytes).unwrap();
         let error = open(dir.path()).unwrap_err().to_string();
@@ -380,6 +384,20 @@ fn nobody_else_may_read_or_write_it() {
     drop(pair);
     std::fs::set_permissions(&state, std::fs::Permissions::from_mode(0o777)).unwrap();
     assert!(open(&state).unwrap_err().to_string().contains("chmod 700"));
+}
+
+/// A clock that is as wrong as can be is still a clock.
+#[test]
+fn the_last_time_that_can_be_shown_is_read_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut pair = Pair::open(dir.path(), &limits());
+    let event = pair.registry.decide_run(&name("a"), launch("a"), 1000, Timestamp::MAX).unwrap();
+    let id = event.id;
+    pair.apply(event).wait().unwrap();
+    drop(pair);
+    let pair = Pair::open(dir.path(), &limits());
+    assert_eq!(pair.registry.by_id(id).unwrap().created_at, Timestamp::MAX);
+    assert!(pair.store.runs(id).unwrap()[0].created_at.starts_with("9999-12-31T23:59:59"));
 }
 
 /// After the first write that fails nothing more is accepted, and what was acknowledged before is there.
