@@ -171,5 +171,7 @@ mod tests {
             assert_eq!(ago(&then), says);
         }
         assert_eq!(ago("never"), "never");
+        let to_come = humantime::format_rfc3339_micros(now + Duration::from_secs(60)).to_string();
+        assert_eq!(ago(&to_come), to_come, "no negative age after a clock was set back");
     }
 }

@@ -7,6 +7,7 @@ use crate::daemon::clock;
 use crate::daemon::store::Removal;
 use crate::daemon::supervisor::{State, Supervisor, What};
 use crate::error::{Error, Result};
+use crate::model::ageing::{self, Clocks, Jump, Verdict};
 use crate::model::filter::Filter;
 use crate::model::instance::{Record, Timestamp};
 use crate::model::name::Name;
@@ -151,10 +152,26 @@ impl Supervisor {
 
     /// Removes the records that are too many or too old.
     pub(super) fn prune_old(&self, state: &mut State) {
-        let now = clock::now();
+        self.prune_at(state, clock::both());
+    }
+
+    fn prune_at(&self, state: &mut State, now: Clocks) {
         let age = u64::try_from(self.0.limits.ended_for.as_micros()).unwrap_or(u64::MAX);
-        let before = Timestamp(now.0.saturating_sub(age));
-        for event in state.registry.decide_prune(self.0.limits.ended_max, before, now) {
+        let before = match state.ageing.look(now) {
+            Verdict::Goes => Timestamp(now.wall.0.saturating_sub(age)),
+            // Nothing ended before that.
+            Verdict::Paused => Timestamp(0),
+            Verdict::Jumped(Jump { forward, by }) => {
+                tracing::warn!(
+                    "the clock went {} by {}: nothing is removed by its age (--keep-for) for {}",
+                    if forward { "forward" } else { "back" },
+                    humantime::format_duration(Duration::from_secs(by.as_secs())),
+                    humantime::format_duration(ageing::PAUSE),
+                );
+                Timestamp(0)
+            }
+        };
+        for event in state.registry.decide_prune(self.0.limits.ended_max, before, now.wall) {
             // One whose end is still being written down is not forgotten yet.
             if !state.live.contains_key(&event.id) {
                 self.apply(state, event);
@@ -222,5 +239,54 @@ impl Supervisor {
                 self.resume_removals();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::daemon::Daemon;
+    use crate::model::instance::{Ended, ExitStatus};
+    use crate::model::registry::tests::launch;
+    use std::sync::Arc;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// Whoever sets the clock to another year does not lose what ended today.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_clock_that_is_set_forward_removes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config::new(([127, 0, 0, 1], 0).into(), dir.path().join("state"), dir.path().join("root"));
+        config.limits.ended_for = HOUR * 24 * 7;
+        let daemon = Daemon::open(&config).await.unwrap();
+        let supervisor = daemon.supervisor();
+        let later = |clocks: Clocks, wall: Duration, steady: Duration| Clocks {
+            wall: Timestamp(clocks.wall.0 + u64::try_from(wall.as_micros()).unwrap()),
+            steady: clocks.steady + steady,
+        };
+        {
+            let mut state = supervisor.lock();
+            // As a run does, without a guest.
+            let launched = launch("a");
+            let start = clock::both();
+            let created = state.registry.decide_run(&launched.module, Arc::clone(&launched), 10, start.wall).unwrap();
+            let id = created.id;
+            supervisor.apply(&mut state, created);
+            let ended = Ended::new(ExitStatus::Exited(0), "exit", None);
+            let ended = state.registry.ended(id, ended, false, || Duration::ZERO, start.wall);
+            supervisor.apply(&mut state, ended);
+
+            let year = HOUR * 24 * 365;
+            let jumped = later(start, year, HOUR);
+            supervisor.prune_at(&mut state, jumped);
+            assert_eq!(state.registry.len(), 1, "it is an hour old, whatever the clock says");
+            supervisor.prune_at(&mut state, later(jumped, HOUR * 23, HOUR * 23));
+            assert_eq!(state.registry.len(), 1, "there is a day to set it right");
+            supervisor.prune_at(&mut state, later(jumped, HOUR * 24, HOUR * 24));
+            assert_eq!(state.registry.len(), 0, "nobody did");
+        }
+        supervisor.shut_down();
+        daemon.ended().await;
     }
 }

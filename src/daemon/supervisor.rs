@@ -20,6 +20,7 @@ use crate::daemon::store::{Change, Store, Ticket};
 use crate::daemon::workspace::{Workspace, Workspaces};
 use crate::engine::{Engine, Floor, MemoryBudget, Program, Sandbox, StdinPipe};
 use crate::error::{Error, Result};
+use crate::model::ageing::Ageing;
 use crate::model::event::{Event, EventKind, EventView};
 use crate::model::instance::{InstanceId, RunSpec, State as RunState};
 use crate::model::name::Name;
@@ -73,6 +74,8 @@ pub(super) struct State {
     pub(super) live: HashMap<InstanceId, Arc<Live>>,
     /// The number of the next event.
     pub(super) seq_next: u64,
+    /// Whether age can be believed.
+    pub(super) ageing: Ageing,
     /// Directories that are being removed, or wait for it.
     pub(super) digging: HashSet<String>,
     /// Names that are taken by work which is not recorded yet; folded.
@@ -195,6 +198,7 @@ impl Supervisor {
                 budget: parts.budget,
                 live: HashMap::new(),
                 seq_next: parts.seq_next,
+                ageing: Ageing::default(),
                 digging: HashSet::new(),
                 reserved: HashMap::new(),
             }),

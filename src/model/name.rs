@@ -17,10 +17,36 @@ const DEVICE_STEMS: [&str; 4] = ["con", "prn", "aux", "nul"];
 /// Verbs of the protocol and words of the command line, present and to come: a name that reads like one makes a typing slip
 /// run something. `hello` is left out on purpose: it is the first module anybody runs (`run hello`).
 const VERBS: [&str; 29] = [
-    "run", "stop", "list", "ls", "ps", "kill", "restart", "rm", "wait", "logs", "inspect", "stats", "events", "prune",
-    "put", "modules", "forget", "ping", "format", "auth", "help", "shutdown", "limits",
+    "run",
+    "stop",
+    "list",
+    "ls",
+    "ps",
+    "kill",
+    "restart",
+    "rm",
+    "wait",
+    "logs",
+    "inspect",
+    "stats",
+    "events",
+    "prune",
+    "put",
+    "modules",
+    "forget",
+    "ping",
+    "format",
+    "auth",
+    "help",
+    "shutdown",
+    "limits",
     // Of the command line.
-    "daemon", "top", "explain", "doctor", "completions", "install-service",
+    "daemon",
+    "top",
+    "explain",
+    "doctor",
+    "completions",
+    "install-service",
 ];
 
 /// A valid name: `[A-Za-z0-9][A-Za-z0-9._-]{0,62}`, no trailing dot, no `..`, no Windows device stem, no verb.
@@ -199,7 +225,11 @@ mod tests {
             })
         });
         let near = ("|[a-z.]", word, "|[0-9]|\\.[a-z]{0,3}|[0-9]\\.wasm|[a-z-]{1,3}");
-        prop_oneof!["\\PC{0,70}", "[A-Za-z0-9._-]{1,70}", near.prop_map(|(before, word, after)| before + &word + &after)]
+        prop_oneof![
+            "\\PC{0,70}",
+            "[A-Za-z0-9._-]{1,70}",
+            near.prop_map(|(before, word, after)| before + &word + &after)
+        ]
     }
 
     proptest! {

@@ -368,6 +368,17 @@ impl Registry {
 impl Event {
     /// Something happened to the newest run of an instance.
     pub fn of(record: &Record, at: Timestamp, kind: EventKind) -> Event {
+        let at = match &kind {
+            // A clock that was set back lets no run begin before it was created, nor end before it began.
+            EventKind::Started | EventKind::Restarting { .. } | EventKind::Ended(_) => {
+                at.max(record.started_at.unwrap_or(record.created_at)).max(record.created_at)
+            }
+            EventKind::Created(_)
+            | EventKind::StopRequested
+            | EventKind::RestartCancelled
+            | EventKind::Resumed
+            | EventKind::Removed => at,
+        };
         Event { id: record.id, name: record.name.clone(), run: record.run, at, kind }
     }
 }

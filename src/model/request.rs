@@ -532,7 +532,8 @@ mod tests {
     #[test]
     fn no_verb_is_a_name() {
         let grammar = wire_command();
-        let verbs = grammar.get_subcommands().flat_map(|c| std::iter::once(c.get_name()).chain(c.get_visible_aliases()));
+        let verbs =
+            grammar.get_subcommands().flat_map(|c| std::iter::once(c.get_name()).chain(c.get_visible_aliases()));
         let mut refused = 0;
         for verb in verbs.filter(|verb| *verb != "hello") {
             let upper = verb.to_ascii_uppercase();

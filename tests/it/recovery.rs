@@ -108,7 +108,8 @@ async fn a_name_that_has_become_a_verb_can_still_be_stopped_and_removed() {
     let mut client = daemon.client().await;
     let names: Vec<String> = client.modules().await.unwrap().into_iter().map(|m| m.name.to_string()).collect();
     assert!(names.contains(&"ps".to_owned()), "{names:?}");
-    for request in [&["inspect", "ls"][..], &["restart", "ls"], &["stop", "ls"], &["rm", "-v", "ls"], &["forget", "ps"]] {
+    for request in [&["inspect", "ls"][..], &["restart", "ls"], &["stop", "ls"], &["rm", "-v", "ls"], &["forget", "ps"]]
+    {
         soon("an answer", client.request::<Value>(request)).await.unwrap_or_else(|e| panic!("{request:?}: {e}"));
     }
     assert!(!daemon.root.join("ls").exists());

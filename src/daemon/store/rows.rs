@@ -34,12 +34,7 @@ pub(super) fn write(connection: &Connection, change: &Change, runs_max: usize) -
         Change::PutWorkspace(path, identity) => run(
             connection,
             "INSERT OR REPLACE INTO workspace (path, device, inode, born) VALUES (?1, ?2, ?3, ?4)",
-            params![
-                path,
-                identity.device.cast_signed(),
-                identity.inode.cast_signed(),
-                identity.born.cast_signed()
-            ],
+            params![path, identity.device.cast_signed(), identity.inode.cast_signed(), identity.born.cast_signed()],
         ),
         Change::ForgetWorkspaces(paths) => {
             paths.iter().try_for_each(|p| any(connection, "DELETE FROM workspace WHERE path = ?1", params![p]))
@@ -347,8 +342,7 @@ fn bits(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
 /// Which directory a path led to.
 pub(super) fn workspace(connection: &Connection, path: &str) -> rusqlite::Result<Option<Identity>> {
     let mut statement = connection.prepare_cached("SELECT device, inode, born FROM workspace WHERE path = ?1")?;
-    let identity =
-        |row: &Row<'_>| Ok(Identity { device: bits(row, 0)?, inode: bits(row, 1)?, born: bits(row, 2)? });
+    let identity = |row: &Row<'_>| Ok(Identity { device: bits(row, 0)?, inode: bits(row, 1)?, born: bits(row, 2)? });
     statement.query_row([path], identity).optional()
 }
 

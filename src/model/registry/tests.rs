@@ -63,9 +63,32 @@ fn run(registry: &mut Registry, n: &str) -> InstanceId {
 
 fn end(registry: &mut Registry, id: InstanceId) {
     // A clock that runs backwards.
-    let at = Timestamp(NOW.0 - registry.ended_next);
+    let at = Timestamp(2 * NOW.0 - registry.ended_next);
     let event = registry.ended(id, exited(0), false, FIVE, at);
     registry.apply(&event);
+}
+
+/// Whoever subtracts two times of a run gets no negative one.
+#[test]
+fn a_clock_that_goes_back_lets_no_run_end_before_it_began() {
+    let mut registry = Registry::default();
+    for status in [exited(0), Ended::new(ExitStatus::Failed, "no-module", None)] {
+        let event = registry.decide_run(&name("a"), launch("a"), 100, Timestamp(9_000)).unwrap();
+        registry.apply(&event);
+        if status.status == ExitStatus::Exited(0) {
+            let event = registry.started(event.id, Timestamp(5_000));
+            registry.apply(&event);
+        }
+        let ended = registry.ended(event.id, status, false, FIVE, Timestamp(7));
+        assert_eq!(ended.at, Timestamp(9_000), "the event and the record say the same");
+        registry.apply(&ended);
+        let record = registry.get(&name("a")).unwrap();
+        assert!(record.started_at.is_none_or(|at| at >= record.created_at));
+        assert_eq!(record.ended_at, Some(Timestamp(9_000)));
+    }
+    // The next run begins by the clock as it is now.
+    let event = registry.decide_run(&name("a"), launch("a"), 100, Timestamp(8)).unwrap();
+    assert_eq!(event.at, Timestamp(8));
 }
 
 #[test]
@@ -122,10 +145,10 @@ fn pruning_by_age_stops_at_the_first_young_end() {
     let mut registry = Registry::default();
     for (i, n) in ["a", "b", "c"].into_iter().enumerate() {
         let id = run(&mut registry, n);
-        let event = registry.ended(id, exited(0), false, FIVE, Timestamp(i as u64));
+        let event = registry.ended(id, exited(0), false, FIVE, Timestamp(NOW.0 + i as u64));
         registry.apply(&event);
     }
-    let gone = registry.decide_prune(100, Timestamp(2), NOW);
+    let gone = registry.decide_prune(100, Timestamp(NOW.0 + 2), NOW);
     assert_eq!(gone.iter().map(|e| e.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
 }
 
