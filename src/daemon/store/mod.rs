@@ -205,7 +205,10 @@ impl Store {
             shared.set_health(Health::Full);
         }
         let (jobs, queue) = mpsc::channel();
-        let (again, log) = (schema::open_again(directory)?, schema::log_path(directory));
+        let again = schema::open_again(directory)?;
+        // It is there: the settling was written to it.
+        let log = File::options().write(true).open(schema::log_path(directory));
+        let log = log.map_err(|e| io("cannot open the log of the database in", &e))?;
         let (writer, syncer) =
             Writer::new(connection, Arc::clone(&shared), durability, limits, again, log).map_err(error)?;
         let writer = thread("store", move || {

@@ -400,6 +400,25 @@ fn the_last_time_that_can_be_shown_is_read_back() {
     assert!(pair.store.runs(id).unwrap()[0].created_at.starts_with("9999-12-31T23:59:59"));
 }
 
+/// The sync that nobody waits for opens nothing: it may come when no descriptor is left, and a store whose sync failed writes
+/// nothing any more.
+#[test]
+fn a_sync_needs_no_descriptor() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()).unwrap());
+    let connection = schema::open(dir.path()).unwrap();
+    schema::settle(&connection).unwrap();
+    let shared = Arc::new(Shared::new(dir.path(), 0));
+    let log = schema::log_path(dir.path());
+    let opened = File::options().write(true).open(&log).unwrap();
+    let again = schema::open_again(dir.path()).unwrap();
+    let (_writer, syncer) = Writer::new(connection, shared, Durability::Normal, &limits(), again, opened).unwrap();
+    // In place of a process without descriptors: whoever opens it now fails.
+    std::fs::rename(&log, dir.path().join("away")).unwrap();
+    syncer.sync().unwrap();
+    std::fs::rename(dir.path().join("away"), &log).unwrap();
+}
+
 /// After the first write that fails nothing more is accepted, and what was acknowledged before is there.
 #[test]
 fn after_a_failed_write_changes_are_refused() {

@@ -238,7 +238,9 @@ enum Work {
 /// The thread that waits for the disk.
 pub(super) struct Syncer {
     connection: Connection,
-    log: PathBuf,
+    /// The log of the database, which keeps its file for as long as it is open. Opened at the start: later there may be no
+    /// descriptor left, and nothing that was written would be lost for that.
+    log: File,
     shared: Arc<Shared>,
     work: Receiver<Work>,
 }
@@ -250,7 +252,7 @@ impl Writer {
         durability: Durability,
         limits: &Limits,
         second: Connection,
-        log: PathBuf,
+        log: File,
     ) -> rusqlite::Result<(Writer, Syncer)> {
         // One for each kind of change.
         connection.set_prepared_statement_cache_capacity(64);
@@ -483,11 +485,10 @@ impl Writer {
 impl Syncer {
     /// Works until the writer is gone, which syncs the rest itself as it closes.
     pub(super) fn run(self) {
-        let mut log = None;
         while let Ok(work) = self.work.recv() {
             match work {
                 Work::Sync => {
-                    if let Err(e) = self.sync(&mut log) {
+                    if let Err(e) = self.sync() {
                         // fsync(2): an error is told once, and what it was about is lost.
                         self.shared.break_down(&format!("a sync failed: {e}"));
                     }
@@ -497,12 +498,7 @@ impl Syncer {
         }
     }
 
-    /// The log keeps its file for as long as it is open.
-    fn sync(&self, log: &mut Option<File>) -> std::io::Result<()> {
-        let log = match log {
-            Some(log) => log,
-            None => log.insert(File::options().write(true).open(&self.log)?),
-        };
-        log.sync_data()
+    pub(super) fn sync(&self) -> std::io::Result<()> {
+        self.log.sync_data()
     }
 }
