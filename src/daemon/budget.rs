@@ -4,14 +4,28 @@
 //! to answer, or what another guest was promised; and a module that cannot open files is not charged for them.
 
 use crate::config::Limits;
+use crate::daemon::compile;
 use crate::engine::Needs;
 use crate::error::{Error, Result};
 
-/// Descriptors that are kept back: listener, database, log, files of modules, the threads' own.
-const DESCRIPTORS_KEPT: usize = 256;
 /// Descriptors of an instance whatever it does: its directory, lent and opened, and the code that it runs (wasmtime keeps the
 /// file of mapped code open).
 const DESCRIPTORS_EACH: usize = 3;
+/// Descriptors that it takes to count what is in the directory of an instance. That is before its guest has opened anything.
+const DESCRIPTORS_COUNT: usize = 2;
+/// Descriptors of a connection: its socket, and what a request holds at most. A `put` has the file that it receives into, and
+/// in the end the directory that it goes to; `logs` two files; a `run` the module or its code, and the directory, until it is
+/// charged for them; `rm -v` the directory and its parent.
+const DESCRIPTORS_CONNECTION: usize = 3;
+/// Descriptors of a compilation: the module and the code twice each, and while its process starts a pipe for what it says, a
+/// pipe of the standard library's that tells whether it has started, and a handle on it.
+const DESCRIPTORS_COMPILER: usize = 9;
+/// Descriptors that the removal of a tree takes; one goes on at a time.
+const DESCRIPTORS_REMOVAL: usize = 4;
+/// Descriptors for all the rest: standard streams, listener, 64 connections that are told that they are too many, database (9)
+/// and lock, the log that is being written, what the threads' runtimes wait with, and what the tasks of restart policies open
+/// before a run is charged for it.
+const DESCRIPTORS_REST: usize = 256;
 /// Entries of the memory map that are kept back: code, heaps, stacks of threads.
 const MAPS_KEPT: usize = 8_192;
 /// Entries for one mapping of ours: accessible part, reservation, guards.
@@ -49,14 +63,12 @@ impl Budget {
     ///
     /// [`Error::Denied`] if not even one instance fits.
     pub(super) fn new(limits: &Limits) -> Result<Budget> {
-        // A module that waits to be compiled is an open file too, and so is one that is kept in memory.
-        let kept = [limits.connections_max, limits.compile_queue_max, limits.module_cache_max, DESCRIPTORS_KEPT];
-        let kept = kept.into_iter().fold(0, usize::saturating_add);
-        let files = limits.open_files_max.unwrap_or_else(|| descriptors().saturating_sub(kept));
+        let kept = || descriptors_kept(limits, compile::processes_max());
+        let files = limits.open_files_max.unwrap_or_else(|| descriptors().saturating_sub(kept()));
         let mappings = limits
             .mappings_max
             .unwrap_or_else(|| (maps().saturating_sub(MAPS_KEPT) / MAPS_EACH).min(MAPPINGS_OF_ADDRESSES));
-        let one = limits.handles_max.saturating_add(DESCRIPTORS_EACH);
+        let one = most_files(limits.handles_max);
         if files < one {
             return Err(Error::Denied(format!(
                 "the system allows too few open files for one instance: {files} are left of them, and it may need {one}; raise \
@@ -75,7 +87,7 @@ impl Budget {
     pub(super) fn promise(&mut self, needs: Needs, mounts: usize) -> Result<Promise> {
         let promise = Promise {
             // Each directory of the host is lent and opened, as its own is.
-            files: DESCRIPTORS_EACH + 2 * mounts + if needs.files { self.handles_max } else { 0 },
+            files: 2 * mounts + if needs.files { most_files(self.handles_max) } else { DESCRIPTORS_EACH },
             // Its stack is one more.
             mappings: needs.memories.saturating_add(1),
         };
@@ -123,6 +135,26 @@ impl Account {
             None => Err(self.max),
         }
     }
+}
+
+/// Descriptors of an instance that opens what it may.
+fn most_files(handles_max: usize) -> usize {
+    handles_max.max(DESCRIPTORS_COUNT).saturating_add(DESCRIPTORS_EACH)
+}
+
+/// Descriptors that are kept back for the daemon itself, at the most that it could need at one time.
+fn descriptors_kept(limits: &Limits, compilers: usize) -> usize {
+    [
+        limits.connections_max.saturating_mul(DESCRIPTORS_CONNECTION),
+        compilers.saturating_mul(DESCRIPTORS_COMPILER),
+        // A module that waits to be compiled is an open file, and so is the code of one that is kept in memory.
+        limits.compile_queue_max,
+        limits.module_cache_max,
+        DESCRIPTORS_REMOVAL,
+        DESCRIPTORS_REST,
+    ]
+    .into_iter()
+    .fold(0, usize::saturating_add)
 }
 
 /// Descriptors that this process may have open.
@@ -173,6 +205,30 @@ mod tests {
             budget.release(promise);
         }
         assert_eq!((budget.files.promised, budget.mappings.promised), (0, 0));
+    }
+
+    #[test]
+    fn what_the_daemon_itself_may_need_is_kept_back() {
+        let mut limits = Config::new(([127, 0, 0, 1], 0).into(), "s".into(), "r".into()).limits;
+        let standard = descriptors_kept(&limits, 3);
+        assert_eq!(standard, 3 * 1024 + 3 * 9 + 64 + 64 + 4 + 256);
+        limits.connections_max += 10;
+        assert_eq!(descriptors_kept(&limits, 3) - standard, 30, "each may put a module, or read a log");
+        limits.compile_queue_max += 1;
+        limits.module_cache_max += 1;
+        assert_eq!(descriptors_kept(&limits, 4) - standard, 30 + 2 + 9);
+        limits.connections_max = usize::MAX;
+        assert_eq!(descriptors_kept(&limits, usize::MAX), usize::MAX);
+        assert!(Budget::new(&limits).unwrap_err().to_string().contains("ulimit -n"));
+    }
+
+    /// Before a guest with few handles runs, its directory is counted.
+    #[test]
+    fn an_instance_is_promised_what_it_takes_to_count_its_directory() {
+        assert_eq!(most_files(1), 2 + 3);
+        assert_eq!(most_files(2), 2 + 3);
+        assert_eq!(most_files(3), 3 + 3);
+        assert_eq!(most_files(usize::MAX), usize::MAX);
     }
 
     #[test]

@@ -93,6 +93,18 @@ struct Inner {
     closing: CancellationToken,
 }
 
+/// Quick places and slow ones.
+fn places() -> (usize, usize) {
+    let quick = std::thread::available_parallelism().map_or(1, usize::from);
+    (quick, quick.div_ceil(PROCESSORS_PER_SLOW))
+}
+
+/// How many compile at a time, at most.
+pub(super) fn processes_max() -> usize {
+    let (quick, slow) = places();
+    quick + slow
+}
+
 impl Compilers {
     /// Compilers that keep their code in `directory`.
     ///
@@ -101,12 +113,12 @@ impl Compilers {
     /// [`Error::Io`], [`Error::Internal`].
     pub(super) fn open(engine: Arc<Engine>, directory: PathBuf, config: &Config) -> Result<Compilers> {
         let limits = config.limits.clone();
-        let quick = std::thread::available_parallelism().map_or(1, usize::from);
+        let (quick, slow) = places();
         Ok(Compilers(Arc::new(Inner {
             engine,
             cache: Cache::open(directory, limits.compiled_bytes_max)?,
             fingerprint: engine::Compiler::new()?.fingerprint(),
-            places: Places::new(quick, quick.div_ceil(PROCESSORS_PER_SLOW), limits.compile_queue_max),
+            places: Places::new(quick, slow, limits.compile_queue_max),
             program: config.program.clone(),
             limits,
             compilations: AtomicU64::new(0),
