@@ -145,7 +145,7 @@ impl Daemon {
         let tracker = TaskTracker::new();
         let mounts = Mounts::new(config, &state_dir)?;
         let workspaces = Workspaces::new(&config.root, Arc::clone(&store))?;
-        let modules = Modules::open(Arc::clone(&engine), Arc::clone(&store), config, tracker.clone())?;
+        let modules = Modules::open(Arc::clone(&engine), Arc::clone(&store), &workspaces, config, tracker.clone())?;
         let budget = Budget::new(&limits)?;
         let logs = Logs::open(&store.logs(), limits.log_bytes_max, store.full())?;
         let mut registry = Registry::restore(loaded.records);

@@ -110,6 +110,22 @@ impl Workspaces {
         self.root.join(name.as_str())
     }
 
+    /// Whether a directory, told by its real path, is one that was made for an instance, or lies in one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub(super) fn holds(&self, real: &Path) -> Result<bool> {
+        let root = self.root.canonicalize();
+        let root = root.map_err(|e| Error::io(format!("cannot look at the root {}", self.root.display()), &e))?;
+        let name = real.strip_prefix(root).ok().and_then(|below| below.components().next());
+        match name {
+            // Written down by the path that the root was given as.
+            Some(name) => Ok(self.store.workspace(&self.root.join(name))?.is_some()),
+            None => Ok(false),
+        }
+    }
+
     fn known(&self) -> MutexGuard<'_, HashMap<PathBuf, Identity>> {
         // A map that no statement leaves half changed.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)

@@ -11,6 +11,7 @@ pub use upload::Upload;
 use crate::config::{Config, Limits, fixed};
 use crate::daemon::compile::{Compilers, Compiling, Order, Progress, Unavailable};
 use crate::daemon::store::{Change, ModuleRow, Store};
+use crate::daemon::workspace::Workspaces;
 use crate::daemon::{blocking, hex};
 use crate::engine::{Engine, Program};
 use crate::error::{Error, Result};
@@ -150,17 +151,28 @@ impl Modules {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`]; [`Error::Internal`]; [`Error::Denied`] for a `--modules` directory that is none.
+    /// [`Error::Io`]; [`Error::Internal`]; [`Error::Denied`] for a `--modules` directory that is none, or that others than the
+    /// operator write to: guests do in theirs, and clients in the state directory.
     pub(super) fn open(
         engine: Arc<Engine>,
         store: Arc<Store>,
+        workspaces: &Workspaces,
         config: &Config,
         tracker: TaskTracker,
     ) -> Result<Modules> {
         let directories = &config.module_dirs;
         for directory in directories {
+            let refuse = |why: &str| Error::Denied(format!("--modules {}: {why}", directory.display()));
+            let io = |e: std::io::Error| Error::io(format!("cannot look at {}", directory.display()), &e);
             if !directory.is_dir() {
-                return Err(Error::Denied(format!("--modules {}: there is no such directory", directory.display())));
+                return Err(refuse("there is no such directory"));
+            }
+            let real = directory.canonicalize().map_err(io)?;
+            if store.holds(&real)? {
+                return Err(refuse("it lies in the state directory; give another one"));
+            }
+            if workspaces.holds(&real)? {
+                return Err(refuse("it lies in the directory of an instance, where guests write; give another one"));
             }
         }
         store.remove_unused_modules()?;

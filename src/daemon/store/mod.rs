@@ -244,6 +244,17 @@ impl Store {
         }
     }
 
+    /// Whether a directory, told by its real path, is the state directory or lies in it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub(super) fn holds(&self, real: &Path) -> Result<bool> {
+        let ours = self.directory.canonicalize();
+        let ours = ours.map_err(|e| Error::io(format!("cannot look at {}", self.directory.display()), &e))?;
+        Ok(real.starts_with(ours))
+    }
+
     /// Where transfers are received.
     pub(super) fn incoming(&self) -> PathBuf {
         self.directory.join("incoming")
