@@ -349,6 +349,57 @@ mod tests {
         remove(&path);
     }
 
+    /// A line of `/proc/self/status`, in KiB.
+    fn kib(line: &str) -> u64 {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let value = status.lines().find_map(|l| l.strip_prefix(line)).unwrap();
+        value.trim_matches([':', ' ', '\t']).trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// What a variable says, so that a person may try more than a test suite has time for.
+    fn size(variable: &str, default: usize) -> usize {
+        std::env::var(variable).map_or(default, |text| text.parse().unwrap())
+    }
+
+    /// Counted and removed in a process that may open few files, in little memory.
+    #[test]
+    fn a_tree_of_any_size_takes_few_descriptors_and_little_memory() {
+        const CHILD: &str = "CORACLE_TREE_CHILD";
+        if std::env::var_os(CHILD).is_none() {
+            let mut child = std::process::Command::new("sh");
+            child.args(["-c", "ulimit -n 32; exec \"$0\" \"$@\""]).arg(std::env::current_exe().unwrap());
+            child.args(["daemon::removal::tests::a_tree_of_any_size", "--nocapture"]).env(CHILD, "1");
+            let output = child.output().unwrap();
+            let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success() && said.contains("1 passed"), "{said}");
+            return;
+        }
+        let (depth, files) = (size("CORACLE_TREE_DEPTH", 5_000), size("CORACLE_TREE_FILES", 20_000));
+        let (_root, path) = guest();
+        let top = openat(CWD, &path, OFlags::DIRECTORY, Mode::empty()).unwrap();
+        drop((0..depth).fold(top, |dir, _| {
+            mkdirat(&dir, "d", Mode::RWXU).unwrap();
+            openat(&dir, "d", OFlags::DIRECTORY, Mode::empty()).unwrap()
+        }));
+        for n in 0..files {
+            fs::write(path.join(format!("inside/{n}")), "1234567").unwrap();
+        }
+        // proc_pid_clear_refs(5): the peak begins anew.
+        fs::write("/proc/self/clear_refs", "5").unwrap();
+        let (before, begun) = (kib("VmRSS"), std::time::Instant::now());
+        let top = fs::File::open(&path).unwrap();
+        let usage = crate::daemon::usage::count(&top, &tokio_util::sync::CancellationToken::new()).unwrap();
+        assert_eq!((usage.bytes, usage.files), (files as u64 * 7, (depth + files + 1) as u64));
+        drop(top);
+        let counted = begun.elapsed();
+        remove(&path);
+        let grown = kib("VmHWM").saturating_sub(before);
+        let removed = begun.elapsed() - counted;
+        let report = format!("{depth} deep, {files} files: {counted:?} to count, {removed:?} to remove, {grown} KiB");
+        std::io::Write::write_all(&mut std::io::stderr(), format!("{report}\n").as_bytes()).unwrap();
+        assert!(grown < 8 << 10, "{report}");
+    }
+
     #[test]
     fn a_wide_tree_goes_while_it_still_grows() {
         let (_root, path) = guest();
