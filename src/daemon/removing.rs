@@ -247,19 +247,71 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::daemon::Daemon;
+    use crate::daemon::store::Change;
     use crate::model::instance::{Ended, ExitStatus};
     use crate::model::registry::tests::launch;
     use std::sync::Arc;
 
     const HOUR: Duration = Duration::from_secs(3600);
 
+    async fn open(directory: &std::path::Path) -> Daemon {
+        let (state, root) = (directory.join("state"), directory.join("root"));
+        let mut config = Config::new(([127, 0, 0, 1], 0).into(), state, root);
+        config.limits.ended_for = HOUR * 24 * 7;
+        Daemon::open(&config).await.unwrap()
+    }
+
+    /// Waits until nothing is being removed.
+    async fn dug(supervisor: &Supervisor) {
+        let idle = async {
+            while !supervisor.lock().digging.is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(120), idle).await.unwrap();
+    }
+
+    /// Something is in the way of it at first.
+    #[cfg(unix)]
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_removal_that_fails_is_tried_again() {
+        use std::os::unix::fs::MetadataExt;
+        let dir = tempfile::tempdir().unwrap();
+        let daemon = open(dir.path()).await;
+        let supervisor = daemon.supervisor();
+        let (grave, away) = (dir.path().join("root/.grave"), dir.path().join("root/.away"));
+        std::fs::create_dir_all(grave.join("a/b")).unwrap();
+        let meta = grave.metadata().unwrap();
+        let removal = Removal {
+            grave: grave.to_str().unwrap().to_owned(),
+            path: "x".to_owned(),
+            device: meta.dev(),
+            inode: meta.ino(),
+        };
+        std::fs::rename(&grave, &away).unwrap();
+        std::fs::create_dir(&grave).unwrap();
+        let store = Arc::clone(&supervisor.0.store);
+        store.submit(Change::PutRemoval(removal.clone()), false).recorded().await.unwrap();
+        supervisor.resume_removals();
+        dug(supervisor).await;
+        assert!(grave.is_dir() && away.join("a/b").is_dir(), "what is not its own is left alone");
+        assert_eq!(store.removals().unwrap(), [removal], "and the tombstone stays");
+        std::fs::remove_dir(&grave).unwrap();
+        std::fs::rename(&away, &grave).unwrap();
+        supervisor.resume_removals();
+        dug(supervisor).await;
+        assert!(!grave.exists());
+        store.settled().await.unwrap();
+        assert_eq!(store.removals().unwrap(), []);
+        supervisor.shut_down();
+        daemon.ended().await;
+    }
+
     /// Whoever sets the clock to another year does not lose what ended today.
     #[tokio::test(flavor = "multi_thread")]
     async fn a_clock_that_is_set_forward_removes_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let mut config = Config::new(([127, 0, 0, 1], 0).into(), dir.path().join("state"), dir.path().join("root"));
-        config.limits.ended_for = HOUR * 24 * 7;
-        let daemon = Daemon::open(&config).await.unwrap();
+        let daemon = open(dir.path()).await;
         let supervisor = daemon.supervisor();
         let later = |clocks: Clocks, wall: Duration, steady: Duration| Clocks {
             wall: Timestamp(clocks.wall.0 + u64::try_from(wall.as_micros()).unwrap()),
