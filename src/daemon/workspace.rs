@@ -546,6 +546,36 @@ mod tests {
         assert_eq!(workspaces.store.workspace(&path).unwrap(), Some(known));
     }
 
+    /// Between the look and the guest: what is lent and counted is what was looked at, not what its path leads to by then.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_swap_after_the_check_changes_nothing() {
+        let fixture = Fixture::new();
+        let workspaces = fixture.open();
+        let at = |n: &str| fixture.root.join(n);
+        drop(workspaces.open(&name("a")).unwrap());
+        std::fs::write(at("a").join("own"), "1234567").unwrap();
+        for swap in ["directory", "link"] {
+            let workspace = reopen(&workspaces, "a").unwrap();
+            std::fs::rename(at("a"), at("away")).unwrap();
+            std::fs::create_dir_all(at("other")).unwrap();
+            std::fs::write(at("other").join("precious"), "mine").unwrap();
+            match swap {
+                "directory" => std::fs::rename(at("other"), at("a")).unwrap(),
+                _ => std::os::unix::fs::symlink(at("other"), at("a")).unwrap(),
+            }
+            let lent = workspace.lend().unwrap();
+            assert!(lent.join("own").exists() && !lent.join("precious").exists(), "{swap}");
+            std::fs::write(lent.join("own"), "12345678").unwrap();
+            assert_eq!(std::fs::read_to_string(at("away").join("own")).unwrap(), "12345678", "{swap}");
+            let usage = workspace.scan().unwrap()(&tokio_util::sync::CancellationToken::new()).unwrap();
+            assert_eq!((usage.bytes, usage.files), (8, 1), "{swap}");
+            assert!(reopen(&workspaces, "a").is_err(), "{swap}");
+            std::fs::remove_file(at("a")).or_else(|_| std::fs::remove_dir_all(at("a"))).unwrap();
+            std::fs::rename(at("away"), at("a")).unwrap();
+        }
+    }
+
     #[test]
     fn a_directory_that_was_removed_is_made_again() {
         let fixture = Fixture::new();
