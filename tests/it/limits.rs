@@ -370,3 +370,94 @@ async fn table_entries_are_bounded_and_the_refusal_is_told() {
         assert_eq!(says.contains("1001 table entries; its limit is 1000 (--table-entries)"), code == 9, "{says}");
     }
 }
+
+/// Descriptors that a daemon has open.
+#[cfg(target_os = "linux")]
+fn descriptors(daemon: &crate::support::Foreground) -> usize {
+    std::fs::read_dir(format!("/proc/{}/fd", daemon.child.id())).unwrap().count()
+}
+
+/// More clients than there are descriptors: who is connected is served, and so is everybody when they are gone.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_without_descriptors_waits_and_serves_again_when_there_are_some() {
+    use crate::support::{Cli, Foreground, Raw};
+    const MAX: usize = 150;
+    let mut cli = Cli::alone();
+    let limit = format!("ulimit -n {MAX}");
+    let words = ["--listen", "127.0.0.1:0", "--connections", "1000", "--open-files", "40", "--handles", "8"];
+    let daemon = Foreground::start_in_shell(&cli, &limit, &words);
+    cli.address = daemon.address();
+    let mut early = Raw::connect(cli.address).await;
+    // Whatever the first run opens for good is open.
+    assert!(early.ask("run hello").await.contains("created"));
+    assert_eq!(early.ask("wait hello").await, "0");
+    let before = descriptors(&daemon);
+    assert!(before < MAX - 50, "{before}");
+    let mut flood = vec![];
+    // More than fit, and no more than the kernel keeps waiting (`somaxconn` may be 128).
+    for _ in 0..MAX {
+        flood.push(Raw::connect(cli.address).await);
+    }
+    soon("no descriptor is left", async {
+        while descriptors(&daemon) < MAX {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(early.ask("ping").await, "pong");
+    assert_eq!(early.ask("list").await, "Available containers: ['hello - exited (0)']");
+    // Fields 14 and 15 of proc_pid_stat(5): user and system time in ticks of 10 ms.
+    let ticks = || -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", daemon.child.id())).unwrap();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    };
+    let used = ticks();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(ticks() - used < 50, "it does not spin: {} of 100 ticks", ticks() - used);
+    // What needs a descriptor is refused in one line, and breaks nothing.
+    let refused = early.ask("run --name late hello").await;
+    assert!(refused.starts_with("ERR io "), "{refused}");
+    let released = std::time::Instant::now();
+    drop(flood);
+    assert_eq!(Raw::connect(cli.address).await.ask("ping").await, "pong");
+    assert!(released.elapsed() < Duration::from_secs(2), "{:?}", released.elapsed());
+    assert!(early.ask("run --name late hello").await.contains("created"), "and the state can be written");
+    assert_eq!(early.ask("wait late").await, "0");
+    soon("all descriptors are back", async {
+        while descriptors(&daemon) > before {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+/// One descriptor less than what the daemon may need for itself and for one instance.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_could_run_out_of_descriptors_does_not_start() {
+    use crate::support::{Cli, Foreground};
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let compilers = processors + processors.div_ceil(4);
+    // Connections, compilers, queue, cache, a removal, the rest; and an instance with its handles.
+    let needed = 3 * 10 + 9 * compilers + 5 + 6 + 4 + 256 + (20 + 3);
+    let words = [
+        &["--listen", "127.0.0.1:0", "--connections", "10", "--compile-queue", "5"][..],
+        &["--module-cache", "6", "--handles", "20", "--modules", crate::support::guests().to_str().unwrap()],
+    ]
+    .concat();
+    let cli = Cli::alone();
+    let daemon = Foreground::start_in_shell(&cli, &format!("ulimit -n {needed}"), &words);
+    let mut raw = crate::support::Raw::connect(daemon.address()).await;
+    assert!(raw.ask("run append").await.contains("created"));
+    assert!(raw.ask("run --name second append").await.starts_with("ERR limit "));
+    drop(daemon);
+    let mut short = std::process::Command::new("sh");
+    let script = format!("ulimit -n {}; exec \"$0\" daemon \"$@\"", needed - 1);
+    short.args(["-c", &script, env!("CARGO_BIN_EXE_coracle")]).args(&words);
+    let directory = cli.directory.path();
+    short.env("CORACLE_STATE_DIR", directory.join("state")).env("CORACLE_ROOT", directory.join("root"));
+    let (code, _, err) = cli.finish(short, b"").await;
+    assert!(code == 125 && err.contains("(ulimit -n)") && err.contains("it may need 23"), "{code} {err}");
+}
