@@ -13,6 +13,7 @@ mod bad_input;
 mod cli;
 mod clients;
 mod compile;
+mod directories;
 #[cfg(unix)]
 mod disk;
 mod events;
