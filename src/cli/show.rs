@@ -76,24 +76,26 @@ fn ago(time: &str) -> String {
     format!("{number} {unit}{} ago", if number == 1 { "" } else { "s" })
 }
 
-/// Prints a log: standard output and standard error of the guest to ours. For a terminal line by line and escaped, because a
-/// stored log is read later and by others; otherwise byte for byte.
+/// Prints a log: standard output and standard error of the guest to ours. Where one of ours is a terminal, line by line and
+/// escaped, because a stored log is read later and by others; otherwise byte for byte.
 pub(super) struct LogPrinter {
     timestamps: bool,
-    terminal: bool,
+    /// Which of our streams is to be escaped.
+    escaped: [bool; 2],
     lines: [LineAssembler; 2],
     last: Option<Output>,
 }
 
 impl LogPrinter {
-    pub(super) fn new(timestamps: bool, terminal: bool) -> LogPrinter {
-        LogPrinter { timestamps, terminal, lines: Default::default(), last: None }
+    pub(super) fn new(timestamps: bool, escaped: [bool; 2]) -> LogPrinter {
+        LogPrinter { timestamps, escaped, lines: Default::default(), last: None }
     }
 
     pub(super) fn output(&mut self, output: Output) -> std::io::Result<()> {
         let Some(bytes) = output.data.clone().into_bytes() else { return Ok(()) };
         let stream = output.stream;
-        if !self.timestamps && !self.terminal {
+        let escaped = self.escaped[index(stream)];
+        if !self.timestamps && !escaped {
             return write(stream, &bytes);
         }
         if self.last.as_ref().is_some_and(|last| last.run != output.run) {
@@ -101,8 +103,8 @@ impl LogPrinter {
             self.finish()?;
         }
         let mut text = Vec::new();
-        let (timestamps, terminal, at) = (self.timestamps, self.terminal, output.at);
-        self.lines[index(stream)].push(&bytes, |line| push_line(&mut text, timestamps.then_some(at), terminal, line));
+        let (timestamps, at) = (self.timestamps, output.at);
+        self.lines[index(stream)].push(&bytes, |line| push_line(&mut text, timestamps.then_some(at), escaped, line));
         self.last = Some(output);
         write(stream, &text)
     }
@@ -111,9 +113,9 @@ impl LogPrinter {
     pub(super) fn finish(&mut self) -> std::io::Result<()> {
         for stream in [StdStream::Stdout, StdStream::Stderr] {
             let at = self.last.as_ref().map(|o| o.at).filter(|_| self.timestamps);
-            let terminal = self.terminal;
+            let escaped = self.escaped[index(stream)];
             let mut text = Vec::new();
-            self.lines[index(stream)].finish(|line| push_line(&mut text, at, terminal, line));
+            self.lines[index(stream)].finish(|line| push_line(&mut text, at, escaped, line));
             write(stream, &text)?;
         }
         Ok(())
@@ -124,11 +126,11 @@ fn index(stream: StdStream) -> usize {
     usize::from(stream == StdStream::Stderr)
 }
 
-fn push_line(text: &mut Vec<u8>, at: Option<crate::model::instance::LogTime>, terminal: bool, line: &[u8]) {
+fn push_line(text: &mut Vec<u8>, at: Option<crate::model::instance::LogTime>, escaped: bool, line: &[u8]) {
     if let Some(at) = at {
         text.extend_from_slice(format!("{at} ").as_bytes());
     }
-    if terminal {
+    if escaped {
         text.extend_from_slice(escape::line_of_bytes(line).as_bytes());
     } else {
         text.extend_from_slice(line);

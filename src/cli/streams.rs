@@ -18,7 +18,8 @@ pub(super) async fn logs(client: &mut Client, args: &LogsArgs) -> Outcome {
     words.extend(args.until.map(|moment| format!("--until={}", moment_word(moment))));
     words.push(args.name.clone());
     client.send(&words).await?;
-    let mut printer = show::LogPrinter::new(args.timestamps, std::io::stdout().is_terminal());
+    let terminals = [std::io::stdout().is_terminal(), std::io::stderr().is_terminal()];
+    let mut printer = show::LogPrinter::new(args.timestamps, terminals.map(|terminal| terminal && !args.raw));
     loop {
         match client.next::<Value>().await? {
             Next::Event(StreamEvent::Output(output)) => {

@@ -228,6 +228,9 @@ pub struct LogsArgs {
     /// Only this stream
     #[arg(long, value_enum)]
     pub stream: Option<StdStream>,
+    /// Bytes as they are, also to a terminal, which may act on them (on the command line)
+    #[arg(long)]
+    pub raw: bool,
     /// The instance
     #[arg(value_name = "NAME")]
     pub name: String,

@@ -198,7 +198,7 @@ async fn logs_go_to_the_streams_they_came_from() {
     assert_eq!(out.stdout, b"\x1b[2J\xff\x1b]0;x\x07\n.\n");
 }
 
-/// With a terminal for its output, a log is escaped and a list is a table.
+/// With a terminal for its output, a log is escaped unless asked for as it is, and a list is a table.
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_terminal_is_shown_no_control_characters_of_a_log() {
@@ -219,6 +219,17 @@ async fn a_terminal_is_shown_no_control_characters_of_a_log() {
     }
     let (code, out, _) = cli.finish(on_a_terminal("logs colours"), b"").await;
     assert_eq!((code, out.as_str()), (0, "\\x1b[2J\\xff\\x1b]0;x\\x07\r\n.\r\n"));
+    let (code, out, _) = cli.finish(on_a_terminal("logs --raw colours"), b"").await;
+    assert_eq!((code, out.as_str()), (0, "\x1b[2J\u{fffd}\x1b]0;x\x07\r\n.\r\n"), "asked for");
+    // Each stream is asked by itself: here one of the two is a file.
+    cli.run(&["run", "--name", "loud", "colours", "x"]).await;
+    let file = cli.directory.path().join("file");
+    for to_the_file in [">", "2>"] {
+        let words = format!("logs loud {to_the_file} {}", file.display());
+        let (code, out, _) = cli.finish(on_a_terminal(&words), b"").await;
+        assert_eq!((code, out.as_str()), (0, "\\x1b[2J\\xff\\x1b]0;x\\x07\r\n.\r\n"), "{words}");
+        assert_eq!(std::fs::read(&file).unwrap(), b"\x1b[2J\xff\x1b]0;x\x07\n.\n", "{words}");
+    }
     let (code, out, _) = cli.finish(on_a_terminal("list"), b"").await;
     let lines: Vec<&str> = out.split("\r\n").collect();
     assert!(code == 0 && lines[0].starts_with("NAME     MODULE   STATE       SINCE"), "{out}");
