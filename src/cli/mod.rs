@@ -278,20 +278,18 @@ async fn perform(target: Target, request: Request) -> Outcome {
         }
         Request::Stop(args) => {
             let time = format!("--time={}ns", args.time.as_nanos());
-            each::<Value>(&mut client, &["stop", &time], &args.names, |name, _| format!("{name}\n")).await
+            each::<Value>(&mut client, &["stop", &time], &args.names, |name, _| line_of(name)).await
         }
         Request::Restart(args) => {
             let time = format!("--time={}ns", args.time.as_nanos());
-            each::<Value>(&mut client, &["restart", &time], &args.names, |name, _| format!("{name}\n")).await
+            each::<Value>(&mut client, &["restart", &time], &args.names, |name, _| line_of(name)).await
         }
-        Request::Kill(names) => {
-            each::<Value>(&mut client, &["kill"], &names.names, |name, _| format!("{name}\n")).await
-        }
+        Request::Kill(names) => each::<Value>(&mut client, &["kill"], &names.names, |name, _| line_of(name)).await,
         Request::Rm(args) => {
             let mut words = vec!["rm"];
             words.extend(args.force.then_some("--force"));
             words.extend(args.volumes.then_some("--volumes"));
-            each::<Value>(&mut client, &words, &args.names, |name, _| format!("{name}\n")).await
+            each::<Value>(&mut client, &words, &args.names, |name, _| line_of(name)).await
         }
         Request::Prune(args) => {
             let filters: Vec<String> = args.filter.iter().map(|f| format!("--filter={f}")).collect();
@@ -301,9 +299,7 @@ async fn perform(target: Target, request: Request) -> Outcome {
             let pruned: Pruned = client.request(&words).await?;
             print(&pruned.removed.iter().map(|name| format!("{name}\n")).collect::<String>())
         }
-        Request::Forget(names) => {
-            each::<Value>(&mut client, &["forget"], &names.names, |name, _| format!("{name}\n")).await
-        }
+        Request::Forget(names) => each::<Value>(&mut client, &["forget"], &names.names, |name, _| line_of(name)).await,
         Request::Wait(args) => match args.condition {
             Condition::Stopped => {
                 let code = |_: &str, view: InstanceView| format!("{}\n", view.exit_code.unwrap_or_default());
@@ -311,7 +307,7 @@ async fn perform(target: Target, request: Request) -> Outcome {
             }
             Condition::Running => {
                 let words = ["wait", "--condition=running"];
-                each::<Value>(&mut client, &words, &args.names, |name, _| format!("{name}\n")).await
+                each::<Value>(&mut client, &words, &args.names, |name, _| line_of(name)).await
             }
         },
         Request::Inspect(names) => {
@@ -380,7 +376,12 @@ async fn put(client: &mut Client, args: &PutArgs) -> Outcome {
     let module = file::ModuleFile::read(&args.module)?;
     let name = args.name.clone().map_or_else(|| module.name(), Ok)?;
     let view = module.send(client, &name).await?;
-    print(&format!("{} {}\n", view.name, view.digest.unwrap_or_default()))
+    print(&line_of(&format!("{} {}", view.name, view.digest.unwrap_or_default())))
+}
+
+/// One line of what was typed or answered; whoever answers may be no daemon of ours.
+fn line_of(text: &str) -> String {
+    format!("{}\n", escape::line(text))
 }
 
 /// Data, on standard output.

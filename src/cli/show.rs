@@ -22,12 +22,7 @@ pub(super) fn modules(views: &[ModuleView]) -> String {
     let rows = views.iter().map(|v| {
         let digest = v.digest.as_deref().map_or("-", |d| d.get(..12).unwrap_or(d));
         let source = v.path.as_deref().unwrap_or(&v.source);
-        [
-            v.name.to_string(),
-            bytesize::ByteSize(v.bytes).to_string(),
-            digest.to_owned(),
-            escape::line(source).into_owned(),
-        ]
+        [v.name.to_string(), bytesize::ByteSize(v.bytes).to_string(), digest.to_owned(), source.to_owned()]
     });
     table(["NAME", "SIZE", "SHA-256", "SOURCE"], rows)
 }
@@ -43,7 +38,9 @@ pub(super) fn limits(all: &LimitViews) -> String {
     format!("{table}\nKernel fence: {}\n", escape::line(&all.fence))
 }
 
+/// Every cell is escaped: whoever answers may be no daemon of ours.
 fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
+    let rows = rows.map(|row| row.map(|cell| escape::line(&cell).into_owned()));
     let rows: Vec<[String; N]> = std::iter::once(head.map(str::to_owned)).chain(rows).collect();
     let mut widths = [0; N];
     for row in &rows {
@@ -161,6 +158,8 @@ mod tests {
             table(["NAME", "STATE"], rows.into_iter()),
             "NAME         STATE\nweb          exited (0)\na-long-name  running\n"
         );
+        let hostile = [["a\nb".to_owned(), "\u{202e}".to_owned()]];
+        assert_eq!(table(["NAME", "STATE"], hostile.into_iter()), "NAME  STATE\na\\nb  \\u{202e}\n");
     }
 
     #[test]

@@ -30,6 +30,7 @@ mod real_programs;
 mod recovery;
 mod rough;
 mod sandbox;
+mod shown;
 mod stop;
 mod support;
 mod tidy;
