@@ -1,10 +1,12 @@
 //! `coracle daemon`: serve until a signal or `shutdown`.
 
-use super::{FAILED, Failure, Outcome, print};
+use super::{FAILED, Failure, Outcome, line_of, print};
 use crate::config::Config;
 use crate::daemon::{Supervisor, fence};
+use crate::model::escape;
 use crate::server;
 use clap::{Args, ValueEnum};
+use std::borrow::Cow;
 use std::io::Write;
 use tracing_subscriber::EnvFilter;
 
@@ -44,7 +46,7 @@ pub(super) fn foreground(args: DaemonArgs) -> Outcome {
     match outcome {
         // Whoever started us reads standard output, and nobody standard error.
         Err(failure) if args.background => {
-            print(&format!("{}\n", failure.message))?;
+            print(&line_of(&failure.message))?;
             Ok(FAILED)
         }
         outcome => outcome,
@@ -95,17 +97,49 @@ fn start_log(format: LogFormat) {
         });
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(move || Records { format })
+        // What colours a terminal moves its cursor as well.
+        .with_ansi(false)
         .with_target(false)
         // Nobody is left to tell when even that cannot be written; the default would panic over it.
         .log_internal_errors(false);
     let started = match format {
-        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
+        LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().try_init(),
     };
     if let Err(e) = started {
         let _printed = writeln!(std::io::stderr(), "coracle: no log: {e}");
     }
+}
+
+/// Standard error, for records of the log: each is one line, and nothing in it acts on a terminal, whatever names and paths it
+/// quotes. The log is read later, by others.
+struct Records {
+    format: LogFormat,
+}
+
+impl Write for Records {
+    /// Takes a record whole, as tracing-subscriber hands it over, and writes it at once: lines of several threads stay apart.
+    fn write(&mut self, record: &[u8]) -> std::io::Result<usize> {
+        std::io::stderr().write_all(record_line(self.format, record).as_bytes())?;
+        Ok(record.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A record, which ends with a line end, as one printable line.
+fn record_line(format: LogFormat, record: &[u8]) -> String {
+    let text = String::from_utf8_lossy(record);
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    let line = match format {
+        LogFormat::Text => escape::line(text),
+        // Within strings JSON has escaped line ends already.
+        LogFormat::Json => Cow::Owned(escape::json(text.to_owned())),
+    };
+    format!("{line}\n")
 }
 
 /// `debug` means ours; `wasmtime=debug` is taken as it stands.
@@ -181,5 +215,22 @@ impl Signals {
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_one_printable_line() {
+        let text = "INFO ready root=/a\nWARN forged \u{1b}[2J\u{9b}\u{202e}\u{2028}\n".as_bytes();
+        let line = "INFO ready root=/a\\nWARN forged \\x1b[2J\\x9b\\u{202e}\\u{2028}\n";
+        assert_eq!(record_line(LogFormat::Text, text), line);
+        let value = serde_json::json!({ "root": "/a\nWARN forged \u{1b}[2J\u{7f}\u{9b}\u{202e}\u{2028}" });
+        let line = record_line(LogFormat::Json, format!("{value}\n").as_bytes());
+        assert_eq!(line, "{\"root\":\"/a\\nWARN forged \\u001b[2J\\u007f\\u009b\\u202e\\u2028\"}\n");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&line).unwrap(), value);
+        assert_eq!(record_line(LogFormat::Text, b"\xff"), "\u{fffd}\n");
     }
 }

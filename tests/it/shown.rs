@@ -1,9 +1,11 @@
-//! What the command line shows of an answer, whoever gave it: nothing of it moves a cursor, reorders text or begins a line.
+//! What the command line shows of an answer, whoever gave it, and the daemon's log of what it meets: nothing of it moves a
+//! cursor, reorders text or begins a line.
 
-use crate::support::{Cli, cannot_try, soon};
+use crate::support::{Cli, cannot_try, exit_code, soon};
 use serde_json::{Value, json};
+use std::io::BufRead;
 use std::process::Stdio;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -34,7 +36,7 @@ impl Impostor {
         let serving = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (read, mut write) = stream.into_split();
-                let mut lines = BufReader::new(read).lines();
+                let mut lines = tokio::io::BufReader::new(read).lines();
                 while let Ok(Some(line)) = lines.next_line().await {
                     let answer = if line == "format json" { b"{\"ok\":{\"format\":\"json\"}}\n" } else { &answer[..] };
                     if write.write_all(answer).await.is_err() {
@@ -82,19 +84,16 @@ async fn lists_are_tables_of_printable_text() {
     let width = SHOWN.chars().count();
     let list = [json!({ "ok": { "instances": [instance()] } })];
     let (code, out, _) = shown(&["list"], &list).await;
-    let table = format!(
-        "NAME  MODULE  {:width$}  {:width$}  RUN\nweb   hello   {SHOWN}  {SHOWN}  1\n",
-        "STATE", "SINCE"
-    );
+    let table =
+        format!("NAME  MODULE  {:width$}  {:width$}  RUN\nweb   hello   {SHOWN}  {SHOWN}  1\n", "STATE", "SINCE");
     assert_eq!((code, out), (0, table));
     let (_, out, _) = shown(&["list", "--format", "json"], &list).await;
-    assert_eq!(out.matches(IN_JSON).count(), 14, "{out}");
+    assert_eq!(out.matches(IN_JSON).count(), 13, "{out}");
 
     let modules = [json!({ "ok": { "modules": [
         { "name": "web", "source": "stored", "path": HOSTILE, "bytes": 1, "digest": HOSTILE },
         { "name": "db", "source": HOSTILE, "path": null, "bytes": 1, "digest": null },
     ] } })];
-    // The digest is cut to twelve bytes where that is between two characters.
     let (code, out, _) = shown(&["modules"], &modules).await;
     let lines: Vec<&str> = out.lines().collect();
     assert_eq!((code, lines.len()), (0, 3), "{out}");
@@ -192,7 +191,10 @@ async fn what_was_done_is_told_in_printable_names() {
         (&["list", "-q"], json!({ "ok": { "instances": [{ "name": HOSTILE }] } })),
     ] {
         let (code, out, err) = shown(words, &[reply]).await;
-        assert!(code == 125 && out.is_empty() && err.starts_with("error: this is no coracle daemon"), "{words:?}: {err}");
+        assert!(
+            code == 125 && out.is_empty() && err.starts_with("error: this is no coracle daemon"),
+            "{words:?}: {err}"
+        );
     }
 }
 
@@ -200,9 +202,7 @@ async fn what_was_done_is_told_in_printable_names() {
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_is_escaped_for_a_terminal_only() {
-    let output = |stream: &str| {
-        json!({ "event": { "type": "output", "stream": stream, "at": "2026-11-24T10:00:00Z", "run": 1, "text": HOSTILE } })
-    };
+    let output = |stream: &str| json!({ "event": { "type": "output", "stream": stream, "at": "2026-11-24T10:00:00Z", "run": 1, "text": HOSTILE } });
     let lines = [output("stdout"), output("stderr"), json!({ "ok": { "dropped_bytes": 0 } })];
     let impostor = Impostor::saying(&lines).await;
     let logs = impostor.cli.run(&["logs", "web"]).await;
@@ -219,4 +219,53 @@ async fn a_log_is_escaped_for_a_terminal_only() {
     let first = format!("{at} a\\x1b[2J\\x7f\\x9b\\u{{202e}}\\u{{2028}}\\u{{feff}}\r\n");
     let last = format!("{at} \\tz\r\n");
     assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("{first}{first}{last}{last}"));
+}
+
+/// One record, one line, in both formats: paths in it are what somebody else named.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn the_daemons_log_is_lines_of_printable_text() {
+    let mut cli = Cli::alone();
+    let (state, root) = (cli.directory.path().join(HOSTILE), cli.directory.path().join(format!("root {HOSTILE}")));
+    // What it cannot remove it complains about: a directory among files. In a state directory that is there.
+    let foreign = state.join("modules").join(HOSTILE);
+    for (life, format) in ["text", "text", "json"].into_iter().enumerate() {
+        let mut child = cli
+            .command(&["daemon", "--listen", "127.0.0.1:0", "--log-format", format])
+            .env("CORACLE_STATE_DIR", &state)
+            .env("CORACLE_ROOT", &root)
+            .env("CORACLE_LOG", "debug")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        std::io::BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        cli.address = line.trim().strip_prefix("listening on ").unwrap().parse().unwrap();
+        assert_eq!(cli.run(&["run", "hello", HOSTILE]).await.0, 0);
+        assert_eq!(cli.run(&["shutdown"]).await.0, 0);
+        let (code, _, log) = exit_code(child).await;
+        assert!(code == 0 && !acts(&log), "{log:?}");
+        std::fs::create_dir_all(&foreign).unwrap();
+        if life == 0 {
+            continue;
+        }
+        let (ready, complaint) = ("ready", "cannot remove an unused module");
+        if format == "json" {
+            let records: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+            let find = |message: &str| {
+                let is =
+                    |record: &&Value| record["fields"]["message"].as_str().unwrap_or_default().starts_with(message);
+                records.iter().find(is).unwrap_or_else(|| panic!("no '{message}' in {log}"))["fields"].clone()
+            };
+            assert_eq!(find(ready)["root"], *root.to_str().unwrap());
+            assert_eq!(find(complaint)["path"], *foreign.to_str().unwrap());
+        } else {
+            assert!(log.lines().all(|line| line.starts_with("20") && line.contains('Z')), "{log}");
+            for message in [ready, complaint] {
+                let line = log.lines().find(|line| line.contains(message)).unwrap_or_else(|| panic!("{log}"));
+                assert!(line.contains(SHOWN), "{line}");
+            }
+        }
+    }
 }
