@@ -85,17 +85,21 @@ fn check_bytes(bytes: &[u8]) -> Result<()> {
     }
 }
 
-/// A request line (`GET / HTTP/1.1`) or a header (`Host: …`); no request of ours looks like either.
+/// A request line (`GET / HTTP/1.1`) or a header (`Host: …`), whatever blanks are around it; no request of ours looks like
+/// either.
 fn is_http(line: &str) -> bool {
-    let last = line.rsplit(' ').next().unwrap_or_default();
+    // Servers of HTTP overlook blanks too (RFC 9112, section 3), so some client sends them.
+    let last = line.split_whitespace().next_back().unwrap_or_default();
     if last.strip_prefix("HTTP/").is_some_and(|v| v.starts_with(|c: char| c.is_ascii_digit())) {
         return true;
     }
-    let first = line.split([' ', '\t']).next().unwrap_or_default();
-    match first.split_once(':') {
-        Some((name, _)) => !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'),
-        None => false,
-    }
+    let first = line.split_whitespace().next().unwrap_or_default();
+    first.split_once(':').is_some_and(|(name, _)| !name.is_empty() && name.bytes().all(is_token))
+}
+
+/// What the name of a header is made of (RFC 9110, section 5.6.2).
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 #[cfg(test)]
@@ -138,11 +142,30 @@ mod tests {
             "host:x",
             "Content-Type: text/plain",
             "run x HTTP/2",
+            "GET / HTTP/1.1 ",
+            "GET / HTTP/1.1 \t ",
+            "GET /\tHTTP/1.1",
+            "POST / HTTP/1.1\u{a0}",
+            "X_Api_Key: x",
+            "_: x",
+            "!#$%&'*+-.^_`|~: x",
+            " Host: x",
+            "PRI * HTTP/2.0",
         ] {
             assert!(matches!(request_text(line.as_bytes()), Err(Error::ForeignProtocol("HTTP"))), "{line}");
         }
         assert!(matches!(lines(b"\x16\x03\x01\x02\x00"), Err(Error::ForeignProtocol("TLS"))));
-        for line in ["run hello HTTP/", "run hello a:b", "run -e A=http://x/ hello", "list", "run hello HTTP/x"] {
+        for line in [
+            "run hello HTTP/",
+            "run hello a:b",
+            "run -e A=http://x/ hello",
+            "list",
+            "run hello HTTP/x",
+            "run hello HTTP/1.1 x",
+            ": x",
+            "(a): x",
+            " ",
+        ] {
             assert!(request_text(line.as_bytes()).is_ok(), "{line}");
         }
     }

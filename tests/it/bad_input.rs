@@ -1,6 +1,11 @@
 //! One clear line for whatever a stranger sends, nothing lost, and the daemon as before.
 
 use crate::support::{Harness, soon};
+use coracle::config::fixed;
+use std::time::{Duration, Instant};
+
+/// All that a peer hears who speaks HTTP.
+const HTTP: &str = "ERR denied this port speaks the coracle line protocol, not HTTP\n";
 
 async fn unharmed(daemon: &Harness) {
     let mut raw = daemon.raw().await;
@@ -32,12 +37,76 @@ async fn what_a_browser_sends_is_refused_and_nothing_after_it_is_read() {
         b"OPTIONS * HTTP/1.0\nlist\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 list\n",
         b"run spin HTTP/1.1\nlist\n",
+        b"GET / HTTP/1.1 \t\r\nlist\nstop witness\n",
+        b"x_csrf_token: list\nstop witness\n",
     ] {
         let said = send_and_read(&daemon, request).await;
-        assert!(said.starts_with("ERR denied this port speaks the coracle line protocol"), "{said}");
-        assert_eq!(said.lines().count(), 1, "one fixed refusal, no listing: {said}");
+        assert!(said == HTTP || said == HTTP.replace("HTTP", "TLS"), "one fixed refusal, no listing: {said}");
         unharmed(&daemon).await;
     }
+}
+
+/// What a page can make a browser send whole, to a name that leads here by now: its origin, its cookies, a body of our requests.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_had_its_name_lead_here_learns_and_does_nothing() {
+    let daemon = with_witness().await;
+    let body = "list\nstop witness\nformat json\n[\"stop\",\"witness\"]\nshutdown\n";
+    let (length, address) = (body.len(), daemon.address);
+    let headers = format!(
+        "Host: rebound.example:{port}\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0\r\n\
+         Accept: */*\r\nAccept-Language: en-US,en;q=0.5\r\nAccept-Encoding: gzip, deflate\r\nContent-Length: {length}\r\n\
+         Origin: http://rebound.example:{port}\r\nConnection: keep-alive\r\nReferer: http://rebound.example:{port}/\r\n\
+         Cookie: list=list; stop=witness\r\nSec-Fetch-Site: same-origin\r\nPriority: u=4\r\n",
+        port = address.port()
+    );
+    for first in [
+        "GET / HTTP/1.1".to_owned(),
+        "GET /list HTTP/1.1".to_owned(),
+        "POST /%0Astop%20witness%0A HTTP/1.1".to_owned(),
+        "PUT /x?list HTTP/1.0".to_owned(),
+        format!("POST http://{address}/ HTTP/1.1"),
+        format!("CONNECT {address} HTTP/1.1"),
+    ] {
+        for kind in ["text/plain;charset=UTF-8", "multipart/form-data; boundary=list", "application/json"] {
+            let request = format!("{first}\r\n{headers}Content-Type: {kind}\r\n\r\n{body}");
+            assert_eq!(send_and_read(&daemon, request.as_bytes()).await, HTTP, "{first} {kind}");
+        }
+    }
+    // More than a line of ours may have: the address is the page's to choose.
+    let long = format!("GET /{} HTTP/1.1\r\n{headers}\r\n{body}", "x".repeat(9000));
+    assert_eq!(send_and_read(&daemon, long.as_bytes()).await, "ERR too-long a request is at most 8192 bytes long\n");
+    unharmed(&daemon).await;
+}
+
+/// Wherever the network cuts a line of HTTP, it is one, as long as no piece is kept back for so long that silence ends a request.
+#[tokio::test(flavor = "multi_thread")]
+async fn http_is_recognised_however_it_is_cut() {
+    let daemon = with_witness().await;
+    let request = b"POST /run HTTP/1.1\r\nHost: x\r\n\r\nstop witness\nlist\n";
+    let line = request.iter().position(|b| *b == b'\n').unwrap();
+    let each_byte: Vec<usize> = (1..line).collect();
+    let cuts = (1..line).map(|cut| vec![cut]).chain([each_byte]);
+    for cuts in cuts {
+        soon("a request without a pause", async {
+            loop {
+                let mut raw = daemon.raw().await;
+                raw.stream.set_nodelay(true).unwrap();
+                let (mut from, mut longest, mut last) = (0, Duration::ZERO, Instant::now());
+                for to in cuts.iter().copied().chain([request.len()]) {
+                    // The daemon may have refused already.
+                    let _cut_short = tokio::io::AsyncWriteExt::write_all(&mut raw.stream, &request[from..to]).await;
+                    longest = longest.max(last.elapsed());
+                    (from, last) = (to, Instant::now());
+                }
+                if longest < fixed::SILENCE / 4 {
+                    assert_eq!(String::from_utf8(raw.rest().await).unwrap(), HTTP, "{cuts:?}");
+                    return;
+                }
+            }
+        })
+        .await;
+    }
+    unharmed(&daemon).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
