@@ -33,6 +33,7 @@ pub(super) struct Incoming {
     half: ReadHalf,
     buffer: BytesMut,
     eof: bool,
+    /// Whether a first request has come; until then time is short.
     began: bool,
     opened: Instant,
     first_request: Duration,
@@ -96,7 +97,6 @@ impl Incoming {
         let mut line_deadline = None;
         loop {
             if let Some(line) = frame::take_line(&mut self.buffer).map_err(Closed::Refused)? {
-                self.began = true;
                 return Ok(line);
             }
             if self.eof {
@@ -106,31 +106,53 @@ impl Incoming {
                     false => Ok(self.buffer.split().freeze()),
                 };
             }
+            if !self.began && Instant::now() >= self.first_deadline() {
+                // A socket that always has something to read lets no time run out below.
+                return Err(Closed::Refused(self.no_first_request()));
+            }
             if self.buffer.is_empty() {
                 let read = match self.began {
                     true => self.fill().await,
-                    false => match timeout_at(self.opened + self.first_request, self.fill()).await {
+                    false => match timeout_at(self.first_deadline(), self.fill()).await {
                         Ok(read) => read,
-                        Err(_) => return Err(Closed::Refused(self.too_slow("the first request", "--first-request"))),
+                        Err(_) => return Err(Closed::Refused(self.no_first_request())),
                     },
                 };
                 read.map_err(|_| Closed::Peer)?;
                 continue;
             }
-            let deadline = *line_deadline.get_or_insert_with(|| Instant::now() + self.stall);
+            let mut deadline = *line_deadline.get_or_insert_with(|| Instant::now() + self.stall);
+            if !self.began {
+                deadline = deadline.min(self.first_deadline());
+            }
             let short = silence && self.buffer.len() <= frame::SILENT_BYTES_MAX;
             let wait = if short { deadline.min(Instant::now() + fixed::SILENCE) } else { deadline };
             match timeout_at(wait, self.fill()).await {
                 Ok(read) => read.map_err(|_| Closed::Peer)?,
                 Err(_) if short => {
                     if let Some(line) = frame::take_silent(&mut self.buffer) {
-                        self.began = true;
                         return Ok(line);
                     }
+                }
+                Err(_) if !self.began && deadline == self.first_deadline() => {
+                    return Err(Closed::Refused(self.no_first_request()));
                 }
                 Err(_) => return Err(Closed::Refused(self.too_slow("the rest of a line", "--stall"))),
             }
         }
+    }
+
+    /// A line was a request, and not a blank or a comment: from now on there is as much time as the peer likes.
+    pub(super) fn begin(&mut self) {
+        self.began = true;
+    }
+
+    fn first_deadline(&self) -> Instant {
+        self.opened + self.first_request
+    }
+
+    fn no_first_request(&self) -> Error {
+        self.too_slow("the first request", "--first-request")
     }
 
     fn too_slow(&self, what: &'static str, name: &'static str) -> Error {

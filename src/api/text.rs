@@ -71,17 +71,21 @@ impl Connection {
                 Err(Closed::Refused(error)) => return self.refuse(&error).await,
             };
             let words = match self.words(&line) {
-                Ok(Ok(words)) => words,
-                Ok(Err(error)) => match self.reply(Err(error)).await {
+                // A blank line, or a comment: no request, and not the first one.
+                Ok(Ok(words)) if words.is_empty() => continue,
+                Ok(words) => {
+                    self.incoming.begin();
+                    words
+                }
+                Err(error) => return self.refuse(&error).await,
+            };
+            let words = match words {
+                Ok(words) => words,
+                Err(error) => match self.reply(Err(error)).await {
                     Outcome::Next if self.refusals < fixed::REFUSALS_MAX => continue,
                     _ => break,
                 },
-                Err(error) => return self.refuse(&error).await,
             };
-            // A blank line, or a comment.
-            if words.is_empty() {
-                continue;
-            }
             let outcome = match request::parse(&words) {
                 Ok(Parsed::Help(text)) => self.reply(Ok(Reply::Help(text))).await,
                 Ok(Parsed::Request(request)) => self.request(request).await,

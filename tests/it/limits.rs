@@ -3,6 +3,7 @@
 use crate::support::{Harness, soon};
 use coracle::model::limit::LimitViews;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_is_bounded_by_the_run_and_by_the_daemon() {
@@ -122,6 +123,34 @@ async fn a_silent_and_a_stalling_client_are_sent_away() {
         String::from_utf8(silent).unwrap(),
         "ERR limit the first request did not arrive within 300ms (--first-request)\n"
     );
+    // What asks for nothing is no request, however much of it comes: in whole lines, in one that never ends, once.
+    let first = "ERR limit the first request did not arrive within 300ms (--first-request)\n";
+    for nothing in ["\n", "# a comment\n", "  \t \r\n", " ", "#"] {
+        for often in [true, false] {
+            let mut idle = daemon.raw().await;
+            idle.send(nothing).await;
+            let (mut read, mut write) = idle.stream.into_split();
+            let more = async {
+                // Until the daemon has closed.
+                while often && write.write_all(nothing.as_bytes()).await.is_ok() {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                std::future::pending().await
+            };
+            let mut said = String::new();
+            tokio::select! {
+                read = soon("the close", read.read_to_string(&mut said)) => assert!(read.is_ok() || often, "{read:?}"),
+                () = more => {}
+            }
+            // With bytes on their way the close may be a reset, which takes the refusal with it.
+            assert!(said == first || (often && said.is_empty()), "{nothing:?} {often}: {said}");
+        }
+    }
+    let mut late = daemon.raw().await;
+    late.send("\n# soon\n").await;
+    assert_eq!(late.ask("ping").await, "pong", "in time");
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert_eq!(late.ask("ping").await, "pong", "behind the first request there is no hurry");
     let mut slow = daemon.raw().await;
     assert_eq!(slow.ask("ping").await, "pong");
     // Longer than what silence completes, and without an end.
