@@ -188,7 +188,7 @@ pub struct Limits {
     #[arg(long = "prove", value_name = "TIME", value_parser = parse_duration, default_value = "10s")]
     pub prove: Duration,
     /// Time for a new connection to send its first request
-    #[arg(long = "first-request", value_name = "TIME", value_parser = parse_duration, default_value = "60s")]
+    #[arg(long = "first-request", value_name = "TIME", value_parser = parse_duration, default_value = "10s")]
     pub first_request: Duration,
     /// Time for a peer to send the rest of a line or a transfer that it began, and to take a reply
     #[arg(long = "stall", value_name = "TIME", value_parser = parse_duration, default_value = "30s")]
