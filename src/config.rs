@@ -323,6 +323,10 @@ pub mod fixed {
     pub const TIDY_EVERY: Duration = Duration::from_secs(60);
     /// Bytes that are kept free beside the database, so that ends can be recorded on a full disk.
     pub const RESERVE_BYTES: u64 = 4 << 20;
+    /// Instances that a list looks at under the registry's lock at a time: up to so many are as they were at one moment.
+    pub const LIST_PAGE: usize = 256;
+    /// Text of a long reply that is put together before it is sent.
+    pub const REPLY_PIECE_BYTES: usize = 64 * 1024;
     /// Entries of a modules directory that are looked at for a listing.
     pub const DIRECTORY_ENTRIES_MAX: usize = 10_000;
 }

@@ -1,17 +1,45 @@
-//! Replies that go on: logs and events, read piece by piece, so that nothing is gathered for a slow reader.
+//! Replies that go on: lists, logs and events, read piece by piece, so that nothing is gathered for a slow reader.
 
 use super::text::{Connection, Outcome};
+use crate::config::fixed;
 use crate::daemon::{Followed, Follower, Query, Reader, clock};
 use crate::error::Result;
 use crate::model::escape;
 use crate::model::event::EventView;
 use crate::model::filter::Filter;
 use crate::model::instance::LogTime;
-use crate::model::reply::{self, Line, LineAssembler, LogView, Output, Reply, StreamEvent, json_line};
-use crate::model::request::{EventsArgs, LogsArgs, StdStream, WireFormat};
+use crate::model::reply::{self, Line, LineAssembler, Listing, LogView, Output, Reply, StreamEvent, json_line};
+use crate::model::request::{EventsArgs, ListArgs, LogsArgs, StdStream, WireFormat};
 use std::sync::Arc;
 
 impl Connection {
+    /// A list, a page at a time. For a reader that takes its time a connection holds the records of one page, which share what
+    /// is long in them with the registry, and [`fixed::REPLY_PIECE_BYTES`] of text with that of one record behind it: well
+    /// below a megabyte, however long the list is. Each piece has to be taken within `--stall`.
+    pub(super) async fn list(&mut self, args: &ListArgs) -> Outcome {
+        let filter = match Filter::of_list(&args.filter) {
+            Ok(filter) => filter,
+            Err(error) => return self.reply(Err(error)).await,
+        };
+        self.refusals = 0;
+        let mut listing = Listing::new(self.format, args.quiet);
+        let mut text = listing.head().to_owned();
+        let mut pages = self.supervisor.pages(filter);
+        while let Some(page) = pages.take() {
+            for record in page {
+                listing.push(&mut text, &record);
+                if text.len() >= fixed::REPLY_PIECE_BYTES {
+                    let Outcome::Next = self.deliver(&text).await else { return Outcome::Close };
+                    text.clear();
+                    // A reader that takes all at once would keep others waiting.
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+        text.push_str(listing.tail());
+        self.deliver(&text).await
+    }
+
     pub(super) async fn logs(&mut self, args: &LogsArgs) -> Outcome {
         let log = match self.supervisor.name(&args.name).and_then(|name| self.supervisor.log(&name)) {
             Ok(log) => log,

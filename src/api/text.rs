@@ -3,7 +3,7 @@
 use super::connection::{self, Closed, Incoming, Outgoing};
 use super::guard::Guard;
 use crate::config::{Limits, fixed};
-use crate::daemon::{Attachment, Compiling, Done, Supervisor, blocking};
+use crate::daemon::{Attachment, Compiling, Done, Supervisor};
 use crate::engine::{self, StdinPipe};
 use crate::error::{Error, Result};
 use crate::model::escape;
@@ -45,7 +45,7 @@ pub(super) struct Connection {
     pub(super) format: WireFormat,
     guard: Guard,
     /// Refusals in a row that were about the form of requests.
-    refusals: u32,
+    pub(super) refusals: u32,
 }
 
 impl Connection {
@@ -134,17 +134,18 @@ impl Connection {
             Err(Error::UnknownVerb(_) | Error::MissingArgument(_) | Error::Usage(_)) => self.refusals += 1,
             Err(_) => {}
         }
-        let long = result.as_ref().is_ok_and(Reply::is_long);
-        let format = self.format;
-        let words = move || match (&result, format) {
+        let text = match (&result, self.format) {
             (Ok(reply), WireFormat::Plain) => reply.plain(),
             (Ok(reply), WireFormat::Json) => reply.json(),
             (Err(error), WireFormat::Plain) => plain_error(error),
             (Err(error), WireFormat::Json) => json_error(error),
         };
-        // On a thread of its own, so that nobody else's answer waits behind it.
-        let text = if long { blocking(words).await } else { words() };
-        match self.outgoing.send(&text).await {
+        self.deliver(&text).await
+    }
+
+    /// Sends a piece of a reply.
+    pub(super) async fn deliver(&mut self, text: &str) -> Outcome {
+        match self.outgoing.send(text).await {
             Ok(()) => Outcome::Next,
             Err(e) => {
                 tracing::debug!("a reply did not arrive: {e}");
@@ -183,10 +184,7 @@ impl Connection {
             Request::Put(args) => return self.put(args).await,
             Request::Rm(args) => self.remove(&args).await,
             Request::Prune(args) => self.prune(&args).await,
-            Request::List(args) => match Filter::of_list(&args.filter) {
-                Ok(filter) => Ok(self.list(filter, args.quiet).await),
-                Err(error) => Err(error),
-            },
+            Request::List(args) => return self.list(&args).await,
             Request::Inspect(names) => {
                 one_by_one(&supervisor, &names.names, |name| {
                     let supervisor = supervisor.clone();
@@ -424,22 +422,6 @@ impl Connection {
             () = self.incoming.gone() => return Outcome::Close,
         };
         self.reply(gather(results)).await
-    }
-
-    async fn list(&self, filter: Filter, quiet: bool) -> Reply {
-        let supervisor = self.supervisor.clone();
-        let known = supervisor.len();
-        if self.format == WireFormat::Plain && !quiet {
-            let long = known > reply::LONG_STATUSES;
-            let list = move || supervisor.statuses(&filter);
-            return Reply::Statuses(if long { blocking(list).await } else { list() });
-        }
-        let list = move || supervisor.list(&filter);
-        let views = if known > reply::LONG { blocking(list).await } else { list() };
-        match quiet {
-            true => Reply::Names(views.into_iter().map(|view| view.name).collect()),
-            false => Reply::List(views),
-        }
     }
 
     async fn wait(&mut self, args: WaitArgs) -> Outcome {

@@ -31,6 +31,7 @@ pub use live::Done;
 pub use logs::{Log, Query, Read, Reader};
 pub use modules::Upload;
 pub use supervisor::Supervisor;
+pub use views::Pages;
 
 use crate::config::{Config, GuestPriority, fixed};
 use crate::engine::{self, Engine};

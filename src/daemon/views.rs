@@ -1,32 +1,67 @@
 //! What the supervisor shows: lists, one instance, its log, its end. Nothing here changes anything.
 
+use crate::config::fixed;
 use crate::daemon::live::Done;
 use crate::daemon::logs::Log;
 use crate::daemon::supervisor::{State, Supervisor};
 use crate::daemon::{blocking, clock};
 use crate::error::{Error, Result};
 use crate::model::filter::Filter;
-use crate::model::instance::{Record, State as RunState};
+use crate::model::instance::{InstanceId, Record, State as RunState, Timestamp};
 use crate::model::name::Name;
 use crate::model::reply::{Inspection, InstanceView, RunView};
 use std::sync::Arc;
 
+/// A list that is taken in pages, in order of creation. A page is as it was at one moment. What is created behind the first one
+/// is in none of them: so a list comes to its end, and shows no name twice.
+pub struct Pages {
+    supervisor: Supervisor,
+    filter: Filter,
+    asked_at: Timestamp,
+    from: InstanceId,
+    /// Behind the newest that there was at first.
+    to: InstanceId,
+}
+
+impl Pages {
+    /// The next page, which may be empty. `None`: that was all.
+    pub fn take(&mut self) -> Option<Vec<Record>> {
+        if self.from >= self.to {
+            return None;
+        }
+        let (mut page, mut left) = (Vec::new(), fixed::LIST_PAGE);
+        let state = self.supervisor.lock();
+        let mut records = state.registry.records_between(self.from, self.to);
+        // Copied under the lock, and put into words outside of it. What is not wanted takes its time under the lock too.
+        self.from = loop {
+            let Some(record) = records.next() else { break self.to };
+            if left == 0 {
+                break record.id;
+            }
+            left -= 1;
+            if self.filter.wants(record, self.asked_at) {
+                page.push(record.clone());
+            }
+        };
+        Some(page)
+    }
+}
+
 impl Supervisor {
-    /// The instances that are wanted, in order of creation.
-    pub fn list(&self, filter: &Filter) -> Vec<InstanceView> {
-        let now = clock::now();
-        // Copied under the lock, and put into words outside of it.
-        let records: Vec<Record> =
-            self.lock().registry.records().filter(|record| filter.wants(record, now)).cloned().collect();
-        records.iter().map(InstanceView::of).collect()
+    /// The instances that are wanted, in order of creation, in pages of a bounded size.
+    pub fn pages(&self, filter: Filter) -> Pages {
+        let to = self.lock().registry.id_next();
+        Pages { supervisor: self.clone(), filter, asked_at: clock::now(), from: InstanceId(0), to }
     }
 
-    /// Names and states of the instances that are wanted, in order of creation: a fraction of the work of [`Supervisor::list`].
-    pub fn statuses(&self, filter: &Filter) -> Vec<(Name, String)> {
-        let now = clock::now();
-        let state = self.lock();
-        let wanted = state.registry.records().filter(|record| filter.wants(record, now));
-        wanted.map(|record| (record.name.clone(), record.state.to_string())).collect()
+    /// The instances that are wanted, in order of creation, all at once.
+    pub fn list(&self, filter: &Filter) -> Vec<InstanceView> {
+        let mut pages = self.pages(filter.clone());
+        let mut views = Vec::new();
+        while let Some(page) = pages.take() {
+            views.extend(page.iter().map(InstanceView::of));
+        }
+        views
     }
 
     /// The name in a request about what exists: also one that has become a verb since it was given.

@@ -95,6 +95,17 @@ impl Registry {
         self.records.values()
     }
 
+    /// The records from one id up to another, which is not among them, in order of creation.
+    pub fn records_between(&self, from: InstanceId, to: InstanceId) -> impl Iterator<Item = &Record> {
+        // A range that ends before it begins would be a panic.
+        self.records.range(from..to.max(from)).map(|(_, record)| record)
+    }
+
+    /// The id of the next instance.
+    pub fn id_next(&self) -> InstanceId {
+        InstanceId(self.id_next)
+    }
+
     /// How many are not over.
     pub fn live(&self) -> usize {
         self.live

@@ -2,8 +2,10 @@
 //! one object a line: `{"ok":…}`, `{"error":{"code":…,"message":…}}`, and `{"event":…}` lines before the closing object of a
 //! request that streams.
 
+mod list;
 mod stream;
 
+pub use list::Listing;
 pub use stream::StreamEvent;
 
 use crate::error::{Code, Error};
@@ -17,18 +19,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use std::fmt::Write as _;
 
 /// The longest plain reply to `run` and `stop`, with its line end: one `recv(1024)` gets it whole.
 pub const REPLY_BYTES_MAX: usize = 1024;
 
-/// A list with more instances than this takes a while to put into words.
-pub const LONG: usize = 500;
-
-/// As [`LONG`], of names and states only.
-pub const LONG_STATUSES: usize = 5_000;
-
-/// What a request came to.
+/// What a request came to, but for `list`: see [`Listing`].
 #[derive(Debug, Clone)]
 pub enum Reply {
     /// `run` was accepted.
@@ -43,12 +38,6 @@ pub enum Reply {
     Restarted(Created),
     /// `wait --condition running`: it is.
     Running(Box<InstanceView>),
-    /// `list`.
-    List(Vec<InstanceView>),
-    /// `list` for people: names and what `list` shows of their states.
-    Statuses(Vec<(Name, String)>),
-    /// `list -q`.
-    Names(Vec<Name>),
     /// `wait`: the run is over.
     Waited(Box<InstanceView>),
     /// `rm` is done.
@@ -185,12 +174,6 @@ impl Data {
     }
 }
 
-/// `list`.
-#[derive(Debug, Serialize)]
-struct Instances<'a> {
-    instances: &'a [InstanceView],
-}
-
 /// A refusal as it stands in JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
@@ -268,17 +251,6 @@ pub fn dotted_line(out: &mut String, line: &str) {
     out.push('\n');
 }
 
-/// Python's list of strings; names and states hold nothing that Python would escape.
-fn available<'a>(all: impl Iterator<Item = (&'a Name, impl std::fmt::Display)>) -> String {
-    let mut line = "Available containers: [".to_owned();
-    for (i, (name, status)) in all.enumerate() {
-        let comma = if i == 0 { "" } else { ", " };
-        let _infallible = write!(line, "{comma}'{name} - {status}'");
-    }
-    line.push_str("]\n");
-    line
-}
-
 impl Reply {
     /// The reply for people, with its line end.
     pub fn plain(&self) -> String {
@@ -292,9 +264,6 @@ impl Reply {
             Reply::NeverStarted(name) => format!("Container '{name}' stopped\n"),
             Reply::Restarted(created) => format!("Container '{}' restarted\n", created.name),
             Reply::Running(view) => format!("Container '{}' {}\n", view.name, view.status()),
-            Reply::List(views) => available(views.iter().map(|v| (&v.name, v.status()))),
-            Reply::Statuses(all) => available(all.iter().map(|(name, status)| (name, status.as_str()))),
-            Reply::Names(names) => dotted(names.iter().map(Name::as_str)),
             Reply::Waited(view) => format!("{}\n", view.exit_code.unwrap_or_default()),
             Reply::Removed(name) => format!("Container '{name}' removed\n"),
             Reply::Pruned(names) => dotted(names.iter().map(Name::as_str)),
@@ -342,16 +311,7 @@ impl Reply {
 
     /// The reply for programs, with its line end.
     pub fn json(&self) -> String {
-        match self {
-            // As long as the list: not by way of a tree of values.
-            Reply::List(instances) => json_line(&Line::Ok(Instances { instances })),
-            other => json_line(&Line::Ok(other.json_value())),
-        }
-    }
-
-    /// Whether it takes a while to put it into words.
-    pub fn is_long(&self) -> bool {
-        matches!(self, Reply::List(views) if views.len() > LONG)
+        json_line(&Line::Ok(self.json_value()))
     }
 
     fn json_value(&self) -> serde_json::Value {
@@ -363,9 +323,6 @@ impl Reply {
             Reply::Pruned(names) => json!({ "removed": names }),
             Reply::EventsEnd(seq) => json!({ "newest": seq }),
             Reply::NeverStarted(name) => json!({ "name": name, "state": "never-started" }),
-            Reply::List(views) => json!({ "instances": views }),
-            Reply::Statuses(all) => json!({ "statuses": all }),
-            Reply::Names(names) => json!({ "names": names }),
             Reply::Removed(name) => json!({ "removed": name }),
             Reply::LogsEnd(view) => json!(view),
             Reply::Stored(module) => json!(module),
