@@ -178,6 +178,9 @@ pub struct Limits {
     /// Log of one instance, on disk in two files; the oldest output goes first
     #[arg(long = "log", value_name = "SIZE", value_parser = parse_size, default_value = "10m")]
     pub log_bytes_max: usize,
+    /// Output of one instance that its log keeps, in bytes a second, and as many at once; what is beyond is dropped and counted
+    #[arg(long = "log-rate", value_name = "SIZE", value_parser = parse_size, default_value = "16m")]
+    pub log_bytes_per_second: usize,
     /// Connections at a time
     #[arg(long = "connections", value_name = "N", default_value_t = 1024, value_parser = parse_count::<1_000_000>)]
     pub connections_max: usize,
@@ -413,7 +416,7 @@ mod tests {
     #[test]
     fn every_limit_has_a_flag_and_says_what_it_bounds() {
         let all = limits();
-        assert_eq!(all.len(), 37);
+        assert_eq!(all.len(), 38);
         for limit in all {
             assert!(!limit.what.is_empty(), "{limit:?}");
             let of_the_machine = ["--memory-total", "--open-files", "--mappings"].contains(&limit.flag.as_str());

@@ -189,7 +189,7 @@ impl LogLines {
     }
 
     fn dropped(&mut self, text: &mut String, bytes: u64) {
-        reply::dotted_line(text, &format!("[{bytes} bytes of older output were dropped]"));
+        reply::dotted_line(text, &format!("[{bytes} bytes of output were dropped]"));
     }
 
     fn finish(&mut self) -> String {

@@ -28,7 +28,7 @@ pub(super) async fn logs(client: &mut Client, args: &LogsArgs) -> Outcome {
                 }
             }
             Next::Event(StreamEvent::Dropped { bytes }) => {
-                say(&format!("{bytes} bytes of older output were dropped"));
+                say(&format!("{bytes} bytes of output were dropped"));
             }
             Next::Event(_) => {}
             Next::End(_) => {

@@ -63,6 +63,7 @@ impl Supervisor {
             "--keep-runs" => count(limits.runs_max),
             "--keep-events" => count(limits.events_max),
             "--log" => bytes(limits.log_bytes_max),
+            "--log-rate" => bytes(limits.log_bytes_per_second),
             "--connections" => {
                 let free = self.connections().available_permits();
                 of(limits.connections_max - free, count(limits.connections_max))

@@ -148,7 +148,7 @@ impl Daemon {
         let workspaces = Workspaces::new(&config.root, Arc::clone(&store))?;
         let modules = Modules::open(Arc::clone(&engine), Arc::clone(&store), &workspaces, config, tracker.clone())?;
         let budget = Budget::new(&limits)?;
-        let logs = Logs::open(&store.logs(), limits.log_bytes_max, store.full())?;
+        let logs = Logs::open(&store.logs(), limits.log_bytes_max, limits.log_bytes_per_second, store.full())?;
         let mut registry = Registry::restore(loaded.records);
         registry.reserve_ids(loaded.id_next);
         let supervisor = Supervisor::new(Parts {

@@ -105,7 +105,7 @@ pub struct ModuleView {
 /// How the log of an instance stands.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LogView {
-    /// Bytes that no longer fit the log and were dropped, oldest first.
+    /// Bytes that were printed and are not kept: they no longer fit, came too fast, or could not be written.
     pub dropped_bytes: u64,
 }
 

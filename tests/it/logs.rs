@@ -3,7 +3,7 @@
 use crate::support::{Cli, Harness, soon};
 use coracle::model::reply::{Data, Output};
 use serde_json::Value;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The pieces of a log, and how many bytes are gone.
 async fn pieces(daemon: &Harness, words: &str) -> (Vec<Output>, u64) {
@@ -143,6 +143,42 @@ async fn a_flood_stays_within_its_limit_and_holds_up_nobody() {
     client.request::<Value>(&["stop", "flood"]).await.unwrap();
     let (kept, dropped) = pieces(&daemon, "flood").await;
     assert!(dropped >= 200 << 20 && bytes(kept).len() > 256 << 10);
+}
+
+/// Faster than a log may grow: the files do not, the rest is counted, and nobody waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_is_written_no_faster_than_its_rate() {
+    const RATE: u64 = 1 << 20;
+    let daemon = Harness::with_limits(|l| {
+        l.log_bytes_max = 1 << 30;
+        l.log_bytes_per_second = 1 << 20;
+    })
+    .await;
+    let mut client = daemon.client().await;
+    let begun = Instant::now();
+    client.run(&["flood"]).await.unwrap();
+    let log = daemon.supervisor.log(&"flood".parse().unwrap()).unwrap();
+    let mut on_disk = 0;
+    soon("much more than the rate", async {
+        while log.dropped().await < 128 << 20 {
+            let entries = std::fs::read_dir(daemon.state.join("logs")).unwrap().flatten();
+            on_disk = entries.filter_map(|e| e.metadata().ok()).map(|m| m.len()).sum();
+            // What comes at once, and what the time since the first byte brought.
+            let at_most = RATE + RATE * u64::try_from(begun.elapsed().as_millis()).unwrap() / 1000;
+            assert!(on_disk <= at_most, "{on_disk} of {at_most}");
+            assert_eq!(client.list().await.unwrap().len(), 1);
+        }
+    })
+    .await;
+    assert!(on_disk > RATE / 2, "{on_disk}");
+    client.request::<Value>(&["stop", "flood"]).await.unwrap();
+    let (kept, dropped) = pieces(&daemon, "flood").await;
+    assert!(dropped >= 128 << 20 && bytes(kept).len() as u64 >= RATE / 2);
+    // An attached client is no file: of what it is given nothing is left out.
+    let daemon = Harness::with_limits(|l| l.log_bytes_per_second = 1000).await;
+    let (code, out, _) = Cli::of(&daemon).run(&["run", "lines"]).await;
+    assert!(code == 0 && out.len() == 1 << 20, "{code}: {} bytes", out.len());
+    assert!(pieces(&daemon, "lines").await.1 > 1_000_000);
 }
 
 /// Logs lie where no guest can reach them, for this user alone.

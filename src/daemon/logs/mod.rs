@@ -7,9 +7,10 @@
 //! ```
 //!
 //! A log that is full makes no guest wait and fails none: the oldest bytes go first, and are counted; so are those that cannot
-//! be written. A guest waits only for write(2), and, as at a pipe, for its attached client, who gets every byte. Nothing is
+//! be written, and those that come faster than a log may grow. A guest waits only for write(2), and, as at a pipe, for its attached client, who gets every byte. Nothing is
 //! synced: what was written survives the daemon's death, and a power cut costs the newest of it.
 
+mod rate;
 mod reader;
 mod record;
 mod ring;
@@ -28,6 +29,7 @@ use crate::model::reply::Output;
 use crate::model::request::StdStream;
 use async_trait::async_trait;
 use bytes::Bytes;
+use rate::Rate;
 use record::{Piece, RECORD_COST};
 use ring::{Disk, Ring};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -58,6 +60,7 @@ pub(super) struct Logs(Arc<Shared>);
 struct Shared {
     disk: Arc<Disk>,
     work: Arc<Work>,
+    bytes_per_second: usize,
     entries: Mutex<HashMap<InstanceId, Entry>>,
 }
 
@@ -75,14 +78,19 @@ impl Drop for Shared {
 }
 
 impl Logs {
-    /// The logs in `directory`, which exists, of at most about `bytes_max` bytes each. Reads the names of the files that are
-    /// there, and starts the thread that writes. While the disk is `full`, what is printed is dropped and counted: the room that
+    /// The logs in `directory`, which exists, of at most about `bytes_max` bytes each, which grow by at most `bytes_per_second`.
+    /// Reads the names of the files that are there, and starts the thread that writes. While the disk is `full`, what is printed is dropped and counted: the room that
     /// is left is for the state.
     ///
     /// # Errors
     ///
     /// [`Error::Io`].
-    pub(super) fn open(directory: &Path, bytes_max: usize, full: Arc<AtomicBool>) -> Result<Logs> {
+    pub(super) fn open(
+        directory: &Path,
+        bytes_max: usize,
+        bytes_per_second: usize,
+        full: Arc<AtomicBool>,
+    ) -> Result<Logs> {
         let disk = Arc::new(Disk::new(directory, bytes_max, full));
         let found = disk.list().map_err(|e| Error::io(format!("cannot read {}", directory.display()), &e))?;
         let entry = |(id, numbers)| {
@@ -97,7 +105,7 @@ impl Logs {
             .name("logs".to_owned())
             .spawn(move || works.run())
             .map_err(|e| Error::io("cannot start the thread for logs", &e))?;
-        Ok(Logs(Arc::new(Shared { disk, work, entries })))
+        Ok(Logs(Arc::new(Shared { disk, work, bytes_per_second, entries })))
     }
 
     /// The log of an instance: the same one for as long as anybody holds it. Does not touch its files.
@@ -159,6 +167,8 @@ pub struct Log {
 
 #[derive(Default)]
 struct State {
+    /// What may still be kept.
+    rate: Rate,
     pending: VecDeque<Piece>,
     pending_cost: usize,
     /// What the thread has taken and not written yet.
@@ -221,7 +231,7 @@ impl Log {
             work: Arc::clone(&shared.work),
             ring,
             record_bytes_max: shared.disk.record_bytes_max(),
-            state: Mutex::default(),
+            state: Mutex::new(State { rate: Rate::new(shared.bytes_per_second), ..State::default() }),
             printed: Notify::new(),
             room: Notify::new(),
             progress: watch::Sender::default(),
@@ -368,7 +378,7 @@ impl Log {
         let cost = pieces.iter().map(Piece::cost).sum();
         state.pending_cost -= cost;
         state.writing_cost += cost;
-        state.taken += pieces.iter().map(|piece| piece.bytes.len() as u64).sum::<u64>();
+        state.taken += pieces.iter().map(Piece::printed).sum::<u64>();
         let flushed = state.taken;
         if !state.pending.is_empty() {
             self.queue(&mut state, true);
@@ -391,23 +401,37 @@ impl Log {
 }
 
 impl State {
-    fn push(&mut self, stream: StdStream, mut bytes: Bytes, at: LogTime, record_bytes_max: usize) {
+    fn push(&mut self, stream: StdStream, mut bytes: Bytes, at: LogTime, now: Instant, record_bytes_max: usize) {
         let run = self.run;
         self.printed += bytes.len() as u64;
+        let joined = self.pending.back().is_some_and(|last| joins(last, run, stream, bytes.len(), record_bytes_max));
+        // The rate is that of the files: what a record costs beside its bytes is charged too.
+        let cost = if joined { 0 } else { RECORD_COST };
+        let kept = self.rate.take(cost + bytes.len(), now).saturating_sub(cost);
+        let skipped = (bytes.len() - kept) as u64;
+        bytes.truncate(kept);
         if let Some(last) = self.pending.back_mut()
-            && joins(last, run, stream, bytes.len(), record_bytes_max)
+            && joined
         {
             last.bytes.extend_from_slice(&bytes);
             self.pending_cost += bytes.len();
-            return;
+            bytes.clear();
         }
         while !bytes.is_empty() {
             let bytes = bytes.split_to(bytes.len().min(record_bytes_max));
             // Nobody else has these bytes, mostly, and then this copies nothing.
-            let piece = Piece { at, run, stream, bytes: bytes.into() };
-            self.pending_cost += piece.cost();
-            self.pending.push_back(piece);
+            self.push_piece(Piece { at, run, stream, bytes: bytes.into(), skipped: 0 });
         }
+        match self.pending.back_mut() {
+            Some(last) => last.skipped += skipped,
+            None if skipped > 0 => self.push_piece(Piece { at, run, stream, bytes: Vec::new(), skipped }),
+            None => {}
+        }
+    }
+
+    fn push_piece(&mut self, piece: Piece) {
+        self.pending_cost += piece.cost();
+        self.pending.push_back(piece);
     }
 }
 
@@ -417,6 +441,7 @@ fn joins(last: &Piece, run: u32, stream: StdStream, more: usize, record_bytes_ma
         && last.stream == stream
         && last.bytes.len() + more <= JOINED_BYTES_MAX.min(record_bytes_max)
         && last.bytes.last() != Some(&b'\n')
+        && last.skipped == 0
 }
 
 impl Queue {
@@ -426,7 +451,7 @@ impl Queue {
                 last.bytes.extend_from_slice(bytes);
             }
             _ => {
-                self.pieces.push_back(Piece { at, run, stream, bytes: bytes.to_vec() });
+                self.pieces.push_back(Piece { at, run, stream, bytes: bytes.to_vec(), skipped: 0 });
                 self.cost += RECORD_COST;
             }
         }
@@ -467,7 +492,7 @@ impl Sink for Log {
             queue.push(run, stream, &bytes, at);
         }
         if !state.closed {
-            state.push(stream, bytes, at, self.record_bytes_max);
+            state.push(stream, bytes, at, Instant::now(), self.record_bytes_max);
             let urgent = state.pending_cost >= FLUSH_BYTES;
             self.queue(&mut state, urgent);
         }

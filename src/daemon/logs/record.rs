@@ -30,9 +30,16 @@ pub(super) struct Piece {
     pub(super) run: u32,
     pub(super) stream: StdStream,
     pub(super) bytes: Vec<u8>,
+    /// Bytes that were printed behind these and are not kept.
+    pub(super) skipped: u64,
 }
 
 impl Piece {
+    /// What was printed, kept or not.
+    pub(super) fn printed(&self) -> u64 {
+        self.bytes.len() as u64 + self.skipped
+    }
+
     /// What it is charged with.
     pub(super) fn cost(&self) -> usize {
         self.bytes.len() + RECORD_COST
@@ -168,14 +175,14 @@ mod tests {
     fn a_person_can_read_it() {
         let mut out = vec![];
         let at = LogTime(1_700_000_000_000_000_005);
-        Piece { at, run: 3, stream: StdStream::Stderr, bytes: b"oops\n".to_vec() }.encode(70, &mut out);
+        Piece { at, run: 3, stream: StdStream::Stderr, bytes: b"oops\n".to_vec(), skipped: 0 }.encode(70, &mut out);
         assert_eq!(String::from_utf8(out).unwrap(), "1700000000000000005 3 2 5 70\noops\n\n");
     }
 
     #[test]
     fn the_longest_header_is_known() {
         let (at, run, bytes) = (LogTime(u64::MAX), u32::MAX, vec![0; RECORD_BYTES_MAX]);
-        let piece = Piece { at, run, stream: StdStream::Stdout, bytes };
+        let piece = Piece { at, run, stream: StdStream::Stdout, bytes, skipped: 0 };
         let mut out = vec![];
         piece.encode(POSITION_MAX, &mut out);
         assert!(out.len() <= piece.encoded_bytes_max(), "{} bytes", out.len());
@@ -221,7 +228,7 @@ mod tests {
             let (mut out, mut position) = (vec![], 0);
             for (at, run, stderr, bytes) in &pieces {
                 let stream = if *stderr { StdStream::Stderr } else { StdStream::Stdout };
-                Piece { at: LogTime(*at), run: *run, stream, bytes: bytes.clone() }.encode(position, &mut out);
+                Piece { at: LogTime(*at), run: *run, stream, bytes: bytes.clone(), skipped: 0 }.encode(position, &mut out);
                 position += bytes.len() as u64;
             }
             let back = records(&out);

@@ -219,7 +219,7 @@ impl Ring {
             false => Ok(()),
         };
         if let Err(e) = self.learn().and(room) {
-            self.end += pieces.iter().map(|piece| piece.bytes.len() as u64).sum::<u64>();
+            self.end += pieces.iter().map(Piece::printed).sum::<u64>();
             return Err(e);
         }
         // The newest may be gone. What is older is not written to again: its readers are past it.
@@ -227,21 +227,25 @@ impl Ring {
             self.begin_generation();
         }
         buffer.clear();
-        let (mut printed, mut result) = (0, Ok(()));
+        let (mut kept, mut printed, mut result) = (0, 0, Ok(()));
         for piece in pieces {
-            let size = piece.encoded_bytes_max() as u64;
-            if !self.fits(buffer.len() as u64, size) {
-                result = result.and(self.write(buffer, printed));
-                buffer.clear();
-                printed = 0;
-                if !self.fits(0, size) {
-                    self.begin_generation();
+            if !piece.bytes.is_empty() {
+                let size = piece.encoded_bytes_max() as u64;
+                if buffer.is_empty() || !self.fits(buffer.len() as u64, size) {
+                    // Also where there is nothing to write: what was skipped is before the next record's position.
+                    result = result.and(self.write(buffer, kept, printed));
+                    buffer.clear();
+                    (kept, printed) = (0, 0);
+                    if !self.fits(0, size) {
+                        self.begin_generation();
+                    }
                 }
+                piece.encode(self.end + printed, buffer);
+                kept += piece.bytes.len() as u64;
             }
-            piece.encode(self.end + printed, buffer);
-            printed += piece.bytes.len() as u64;
+            printed += piece.printed();
         }
-        result.and(self.write(buffer, printed))
+        result.and(self.write(buffer, kept, printed))
     }
 
     fn newest(&self) -> Generation {
@@ -268,14 +272,14 @@ impl Ring {
         self.next += 1;
     }
 
-    /// Writes encoded records with `printed` bytes of output.
-    fn write(&mut self, records: &[u8], printed: u64) -> io::Result<()> {
-        if records.is_empty() {
-            return Ok(());
-        }
+    /// Writes encoded records with `kept` bytes of output, of the `printed` that there were.
+    fn write(&mut self, records: &[u8], kept: u64, printed: u64) -> io::Result<()> {
         let position = self.end;
         // Whether or not it can be written: a gap in the positions is how readers learn of it.
         self.end += printed;
+        if records.is_empty() {
+            return Ok(());
+        }
         let mut file = self.open_newest()?;
         let len = self.newest().len;
         if let Err(e) = file.write_all(records) {
@@ -289,7 +293,7 @@ impl Ring {
         if let Some(newest) = self.generations.last_mut() {
             newest.first = if len == 0 { position } else { newest.first };
             newest.len += records.len() as u64;
-            newest.kept += printed;
+            newest.kept += kept;
         }
         Ok(())
     }
@@ -345,7 +349,7 @@ mod tests {
     const ID: InstanceId = InstanceId(7);
 
     fn piece(text: &str) -> Piece {
-        Piece { at: LogTime(1), run: 1, stream: StdStream::Stdout, bytes: text.as_bytes().to_vec() }
+        Piece { at: LogTime(1), run: 1, stream: StdStream::Stdout, bytes: text.as_bytes().to_vec(), skipped: 0 }
     }
 
     fn ring(directory: &Path, bytes_max: usize) -> Ring {

@@ -21,8 +21,12 @@ struct House {
 }
 
 fn house(bytes_max: usize) -> House {
+    house_at(bytes_max, usize::MAX)
+}
+
+fn house_at(bytes_max: usize, bytes_per_second: usize) -> House {
     let directory = tempfile::tempdir().unwrap();
-    let logs = Logs::open(directory.path(), bytes_max, Arc::default()).unwrap();
+    let logs = Logs::open(directory.path(), bytes_max, bytes_per_second, Arc::default()).unwrap();
     let log = logs.get(ID);
     log.begin(1, false);
     House { directory, logs, log }
@@ -33,7 +37,7 @@ impl House {
     fn again(self, bytes_max: usize) -> House {
         let House { directory, logs, log } = self;
         drop((logs, log));
-        let logs = Logs::open(directory.path(), bytes_max, Arc::default()).unwrap();
+        let logs = Logs::open(directory.path(), bytes_max, usize::MAX, Arc::default()).unwrap();
         let log = logs.get(ID);
         House { directory, logs, log }
     }
@@ -154,6 +158,40 @@ async fn single_bytes_stay_within_the_limit_too() {
     house.log.flushed().await;
     assert!(house.bytes_on_disk() <= 4096);
     assert_eq!(house.log.dropped().await + all(&house.log).await.len() as u64, 20_000);
+}
+
+/// The client of an attached run is no file: it gets what the log does not keep.
+#[tokio::test]
+async fn what_comes_too_fast_is_counted_and_an_attached_client_gets_it() {
+    let begun = Instant::now();
+    let house = house_at(PLENTY, 2000);
+    let log = &house.log;
+    log.begin(1, true);
+    let line = "x".repeat(99) + "\n";
+    for _ in 0..100 {
+        put(log, Stdout, &line);
+    }
+    soon(log.flushed()).await;
+    assert_eq!(text(log.take(1).await.unwrap()), line.repeat(100));
+    let mut reader = log.reader(Query::default());
+    let read = rest(&mut reader).await;
+    let (kept, gap) = (text(read.outputs), read.dropped);
+    let at_most = 2000 * (begun.elapsed().as_secs() + 2);
+    let charged = kept.len() + RECORD_COST * kept.lines().count();
+    assert!(kept.len() >= 1000 && charged as u64 <= at_most, "{charged}");
+    assert_eq!((kept.len() as u64 + gap, log.dropped().await), (10_000, gap), "all is there, or told");
+    // What is nothing but skipped is told as well, to a reader who waits for it.
+    lock(&log.state).rate = Rate::default();
+    put(log, Stderr, "nothing of this\n");
+    assert!(soon(reader.grown()).await);
+    let read = rest(&mut reader).await;
+    assert_eq!((read.dropped, read.outputs.len(), log.dropped().await), (16, 0, gap + 16));
+    lock(&log.state).rate = Rate::new(2000);
+    put(log, Stdout, "and on\n");
+    assert_eq!(text(rest(&mut reader).await.outputs), "and on\n");
+    let house = house.again(PLENTY);
+    assert_eq!(house.log.dropped().await, gap + 16, "positions in the file know it");
+    assert!(all(&house.log).await.ends_with("x\nand on\n"));
 }
 
 #[cfg(unix)]
@@ -443,7 +481,7 @@ proptest! {
             std::fs::write(directory.path().join(format!("1-{number}.log")), contents).unwrap();
         }
         runtime().block_on(async {
-            let logs = Logs::open(directory.path(), 4096, Arc::default()).unwrap();
+            let logs = Logs::open(directory.path(), 4096, usize::MAX, Arc::default()).unwrap();
             let log = logs.get(ID);
             let mut reader = log.reader(Query { tail, since, until, stream: None });
             rest(&mut reader).await;
