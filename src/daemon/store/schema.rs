@@ -141,8 +141,8 @@ pub(super) fn open(directory: &Path) -> Result<Connection> {
     connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
     // An operator's shell may hold it for a moment.
     connection.busy_timeout(Duration::from_secs(1)).map_err(failed)?;
-    // Values of environments do not stay in pages that are free, where that costs nothing more to write.
-    connection.pragma_update(None, "secure_delete", "FAST").map_err(failed)?;
+    // Values of environments do not stay in what is free. FAST would leave whole pages as they are, and a long value has some.
+    connection.pragma_update(None, "secure_delete", "ON").map_err(failed)?;
     migrate(&mut connection, version).map_err(failed)?;
     Ok(connection)
 }
