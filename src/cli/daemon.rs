@@ -38,6 +38,13 @@ pub(super) fn foreground(args: DaemonArgs) -> Outcome {
     #[cfg(unix)]
     close_fds::set_fds_cloexec(3, &[]);
     start_log(args.log_format);
+    #[cfg(unix)]
+    {
+        leave_no_core();
+        if rustix::process::geteuid().is_root() {
+            tracing::warn!("started as root: nothing but the sandbox separates a guest from the whole system");
+        }
+    }
     let mut config = args.config;
     let outcome = match fence(&mut config) {
         Ok(()) => run(config),
@@ -84,6 +91,16 @@ fn leave_others_out(background: bool) {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     if background && let Err(e) = rustix::process::setsid() {
         tracing::debug!("setsid: {e}");
+    }
+}
+
+/// A core would hold the values of environments, and lie about for whoever finds it; so the compilers that we start leave none
+/// either. Programs that the kernel pipes cores to are told the limit, and hold to it (core(5)).
+#[cfg(unix)]
+fn leave_no_core() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    if let Err(e) = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }) {
+        tracing::warn!("a crash could leave a core with secrets in it: {e}");
     }
 }
 

@@ -30,6 +30,8 @@ mod real_programs;
 mod recovery;
 mod rough;
 mod sandbox;
+#[cfg(unix)]
+mod secrets;
 mod shown;
 mod stop;
 mod support;
