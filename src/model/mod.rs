@@ -2,8 +2,8 @@
 //!
 //! Nothing here knows tokio, wasmtime, files, sockets or the clock; `tests/it/tidy.rs` holds it to that.
 
-pub mod auth;
 pub mod ageing;
+pub mod auth;
 pub mod escape;
 pub mod event;
 pub mod filter;

@@ -13,6 +13,8 @@ mod bad_input;
 mod cli;
 mod clients;
 mod compile;
+#[cfg(target_os = "linux")]
+mod crowd;
 mod directories;
 #[cfg(unix)]
 mod disk;
