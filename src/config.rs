@@ -269,6 +269,10 @@ pub mod fixed {
     pub const WASM_STACK_BYTES: usize = 512 * 1024;
     /// Stack of a guest with its host calls; what is above [`WASM_STACK_BYTES`] is the host code's.
     pub const STACK_BYTES: usize = 2 * 1024 * 1024;
+    /// Addresses reserved for each memory: all that 32 bits can name.
+    pub const MEMORY_ADDRESSES: u64 = 4 << 30;
+    /// Addresses before and behind each memory that nothing is ever at.
+    pub const MEMORY_GUARD_BYTES: u64 = 32 << 20;
     /// Core instances and tables within one component instance.
     pub const CORE_INSTANCES_MAX: usize = 256;
     /// Memories of one instance: each reserves 4 GiB of addresses, however small it is.

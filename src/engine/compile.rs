@@ -1,7 +1,8 @@
 //! Bytes become machine code. It runs in a process of its own, which its limits may end at any moment: nothing here knows
 //! files, names or the daemon.
 
-use super::{VERSION_OF_CODE, configuration, structure};
+use super::configuration::{VERSION_OF_CODE, configuration};
+use super::structure;
 use crate::error::{Error, Result};
 use sha2::{Digest, Sha256};
 use std::hash::{Hash, Hasher};
@@ -115,11 +116,16 @@ fn not_compiled(error: &wasmtime::Error) -> NotCompiled {
     if error.chain().any(|e| e.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::OutOfMemory)) {
         return NotCompiled::Memory;
     }
+    if of_the_system(error) { NotCompiled::Failed(reason(error)) } else { NotCompiled::Refused(reason(error)) }
+}
+
+/// Whether it was the system that refused something.
+pub(super) fn of_the_system(error: &wasmtime::Error) -> bool {
     #[cfg(unix)]
-    let of_the_system = error.chain().any(|e| e.is::<std::io::Error>() || e.is::<rustix::io::Errno>());
-    #[cfg(not(unix))]
-    let of_the_system = error.chain().any(|e| e.is::<std::io::Error>());
-    if of_the_system { NotCompiled::Failed(reason(error)) } else { NotCompiled::Refused(reason(error)) }
+    if error.chain().any(|e| e.is::<rustix::io::Errno>()) {
+        return true;
+    }
+    error.chain().any(|e| e.is::<std::io::Error>())
 }
 
 pub(super) fn reason(error: &wasmtime::Error) -> String {
