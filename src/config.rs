@@ -56,6 +56,9 @@ pub struct Config {
     /// Leaves the order of guests to the runtime, first in, first out: for benches that want to know what ours costs.
     #[arg(skip)]
     pub plain_queue: bool,
+    /// What breaks on purpose: for tests of what that does to the rest.
+    #[arg(skip)]
+    pub faults: Faults,
     /// The program that compiles, for a daemon inside another program; otherwise it is the daemon's own
     #[arg(skip)]
     pub program: Option<PathBuf>,
@@ -91,6 +94,17 @@ pub enum FenceMode {
     Required,
     /// None.
     Off,
+}
+
+/// What breaks on purpose.
+#[derive(Debug, Clone, Default)]
+pub struct Faults {
+    /// Instances, by name, whose task panics when it enters guest code.
+    pub panics_at_entry: Vec<String>,
+    /// Instances, by name, whose task panics in the call of the host that prints.
+    pub panics_at_output: Vec<String>,
+    /// The clock of pre-emption stands still.
+    pub no_ticks: bool,
 }
 
 /// How far guests that compute step back.

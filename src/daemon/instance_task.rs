@@ -7,12 +7,17 @@
 //!                                                                 └► over
 //! ```
 
+use crate::daemon::lifecycle::broken;
 use crate::daemon::live::{Live, Why};
 use crate::daemon::supervisor::{Next, Prepared, Supervisor};
 use crate::engine::{self, Engine};
 use crate::model::instance::{Ended, ExitStatus, InstanceId, RunSpec, Rung, Stopped};
+use crate::model::name::Name;
 use crate::model::restart::BackOff;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -33,6 +38,22 @@ fn timed_out(timeout: Option<Duration>) -> Ended {
     let timeout = humantime::format_duration(timeout.unwrap_or_default());
     let message = format!("it ran for longer than {timeout} (--timeout)");
     Ended::new(ExitStatus::TimedOut, "timeout", Some(message))
+}
+
+/// Drives a guest whose panic, in a call of the host or in the engine, is the end of this run and of nothing else.
+///
+/// # Cancel safety
+///
+/// As that of the guest.
+async fn caught(mut guest: Pin<&mut impl Future<Output = Ended>>, name: &Name) -> Ended {
+    std::future::poll_fn(|cx| {
+        // After a panic the guest is dropped, and looked at no more.
+        catch_unwind(AssertUnwindSafe(|| guest.as_mut().poll(cx))).unwrap_or_else(|_payload| {
+            tracing::error!(instance = %name, "the task of an instance panicked");
+            Poll::Ready(broken())
+        })
+    })
+    .await
 }
 
 /// All that the task needs, handed over when it starts.
@@ -109,7 +130,7 @@ impl Task {
                 why = control.asked(account) => (why.ended(), control.asked_at()),
                 () = deadline => (timed_out(self.spec.timeout), Some(Instant::now())),
                 () = account.exhausted() => (out_of_cpu_time(self.spec.cpu_time), Some(Instant::now())),
-                ended = &mut guest => (ended, None),
+                ended = caught(guest.as_mut(), &self.spec.name) => (ended, None),
             };
             let computing = guest.was_computing();
             (ended, limit, computing)

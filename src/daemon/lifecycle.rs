@@ -8,16 +8,39 @@ use crate::daemon::logs;
 use crate::daemon::modules::Loaded;
 use crate::daemon::store::Ticket;
 use crate::daemon::supervisor::{Next, Prepared, Ready, State, Supervisor};
-use crate::engine::{DiskBudget, Sandbox, Usage};
+use crate::engine::{DiskBudget, Sandbox, Sink, Usage};
 use crate::error::{Error, Result};
 use crate::model::event::{Event, EventKind};
 use crate::model::instance::{Ended, ExitStatus, InstanceId, RunSpec, State as RunState};
 use crate::model::name::Name;
 use crate::model::reply::InstanceView;
+use crate::model::request::StdStream;
 use crate::model::restart::{BackOff, RestartPolicy};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+
+/// The end of a run whose task broke.
+pub(super) fn broken() -> Ended {
+    let message = "the task of this instance broke; the daemon's log says more";
+    Ended::new(ExitStatus::Killed, "internal", Some(message.to_owned()))
+}
+
+/// Takes what a guest prints with a panic: a fault that was asked for.
+struct Breaks;
+
+#[async_trait::async_trait]
+impl Sink for Breaks {
+    fn room(&self) -> usize {
+        4096
+    }
+
+    async fn ready(&self) {}
+
+    fn write(&self, _: StdStream, _: bytes::Bytes) {
+        panic!("a fault that was asked for");
+    }
+}
 
 /// A run that is over in memory; still to be written down and told.
 pub(super) struct Finished {
@@ -77,6 +100,7 @@ impl Supervisor {
         let mut args = vec![spec.argv0.clone().unwrap_or_else(|| spec.module.to_string())];
         args.extend(spec.args.iter().cloned());
         let entered = (self.clone(), Arc::clone(live), live.control());
+        let breaks = self.0.faults.panics_at_entry.iter().any(|name| *name == spec.name.as_str());
         let many = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
         let disk_max = Usage { bytes: many(spec.disk_bytes_max), files: many(spec.files_max) };
         let sandbox = Sandbox {
@@ -86,7 +110,11 @@ impl Supervisor {
             mounts: ready.mounts.iter().map(|m| (m.lend(), m.guest.clone(), m.read_only)).collect(),
             disk: DiskBudget { max: disk_max, floor: Arc::clone(&self.0.floor), scan: ready.workspace.scan() },
             stdin: live.control().stdin.clone(),
-            sink: logs::sink(&live.log),
+            sink: if self.0.faults.panics_at_output.iter().any(|name| *name == spec.name.as_str()) {
+                Arc::new(Breaks)
+            } else {
+                logs::sink(&live.log)
+            },
             memory_bytes_max: spec.memory_bytes_max,
             memory_total: Arc::clone(&self.0.memory_total),
             handles_max: self.0.limits.handles_max,
@@ -94,6 +122,7 @@ impl Supervisor {
             random_bytes_max: self.0.limits.random_bytes_max,
             hostcall_bytes_max: self.0.limits.hostcall_bytes_max,
             on_enter: Box::new(move || {
+                assert!(!breaks, "a fault that was asked for");
                 let (supervisor, live, control) = entered;
                 control.enter();
                 supervisor.started(id, run, &live);
@@ -296,11 +325,7 @@ impl Supervisor {
             let Some(record) = state.registry.by_id(id) else { return };
             let run = record.run;
             let kind = match record.state {
-                RunState::Created | RunState::Running => EventKind::Ended(Ended::new(
-                    ExitStatus::Killed,
-                    "internal",
-                    Some("the task of this instance broke; the daemon's log says more".to_owned()),
-                )),
+                RunState::Created | RunState::Running => EventKind::Ended(broken()),
                 RunState::Restarting(_) => EventKind::RestartCancelled,
                 RunState::Ended(_) => return,
             };

@@ -141,7 +141,7 @@ impl Daemon {
         let loaded = store.loaded();
         let token = crate::transport::token::read_or_make(&state_dir)?;
         raise_descriptor_limit();
-        let engine = Arc::new(Engine::new()?);
+        let engine = Arc::new(if config.faults.no_ticks { Engine::without_ticks()? } else { Engine::new()? });
         let guests = Guests::start(&engine, config)?;
         let tracker = TaskTracker::new();
         let mounts = Mounts::new(config, &state_dir)?;
@@ -160,6 +160,7 @@ impl Daemon {
             logs: logs.clone(),
             limits,
             fence: config.fenced.clone().unwrap_or_else(|| fence::WITHIN_ANOTHER.to_owned()),
+            faults: config.faults.clone(),
             budget,
             tracker: tracker.clone(),
             scheduler: guests.scheduler.clone(),

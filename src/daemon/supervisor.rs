@@ -4,7 +4,7 @@
 //! directory, writing down, waiting for an end) happens outside of it. What a run goes through after it was accepted is in
 //! `lifecycle.rs`.
 
-use crate::config::Limits;
+use crate::config::{Faults, Limits};
 use crate::daemon::attachment::{Attachment, Started};
 use crate::daemon::blocking;
 use crate::daemon::budget::{Budget, Promise};
@@ -50,6 +50,7 @@ pub(super) struct Inner {
     pub(super) limits: Limits,
     /// What the kernel's fence is.
     pub(super) fence: String,
+    pub(super) faults: Faults,
     pub(super) memory_total: Arc<MemoryBudget>,
     pub(super) floor: Arc<Floor>,
     /// Tasks that the daemon waits for before it ends.
@@ -164,6 +165,7 @@ pub(super) struct Parts {
     pub(super) logs: Logs,
     pub(super) limits: Limits,
     pub(super) fence: String,
+    pub(super) faults: Faults,
     pub(super) budget: Budget,
     pub(super) tracker: TaskTracker,
     pub(super) scheduler: Scheduler,
@@ -188,6 +190,7 @@ impl Supervisor {
             logs: parts.logs,
             limits: parts.limits,
             fence: parts.fence,
+            faults: parts.faults,
             memory_total,
             floor,
             tracker: parts.tracker,

@@ -47,13 +47,26 @@ impl Engine {
     ///
     /// [`Error::Internal`] if this machine cannot run the configuration, or no thread can be had.
     pub fn new() -> Result<Engine> {
+        Engine::with(true)
+    }
+
+    /// One whose thread never ticks: what computes then goes on until [`Engine::tick`] is called.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::new`].
+    pub fn without_ticks() -> Result<Engine> {
+        Engine::with(false)
+    }
+
+    fn with(ticks: bool) -> Result<Engine> {
         let internal = |what: &str, e: &dyn std::fmt::Display| Error::Internal(format!("{what}: {e}"));
         let mut config = configuration();
         config.enable_compiler(false);
         let engine = wasmtime::Engine::new(&config).map_err(|e| internal("the engine cannot start", &e))?;
         let modules = module_linker(&engine).map_err(|e| internal("WASI preview 1 cannot be linked", &e))?;
         let components = component_linker(&engine).map_err(|e| internal("WASI preview 2 cannot be linked", &e))?;
-        let ticker = Ticker::start(engine.weak()).map_err(|e| internal("the ticker thread cannot start", &e))?;
+        let ticker = Ticker::start(engine.weak(), ticks).map_err(|e| internal("the ticker thread cannot start", &e))?;
         Ok(Engine { engine, modules, components, ticker })
     }
 

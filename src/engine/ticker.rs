@@ -94,10 +94,17 @@ pub(super) struct Ticker {
 }
 
 impl Ticker {
-    pub(super) fn start(engine: EngineWeak) -> std::io::Result<Ticker> {
+    /// `ticks`: whether the thread ticks at all.
+    pub(super) fn start(engine: EngineWeak, ticks: bool) -> std::io::Result<Ticker> {
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
-        let handle = thread::Builder::new().name("ticker".into()).spawn(move || tick(&engine, &theirs))?;
+        let stands_still = move |shared: &Shared| {
+            while !shared.ended.load(SeqCst) {
+                thread::park();
+            }
+        };
+        let run = move || if ticks { tick(&engine, &theirs) } else { stands_still(&theirs) };
+        let handle = thread::Builder::new().name("ticker".into()).spawn(run)?;
         Ok(Ticker { shared, thread: handle.thread().clone() })
     }
 

@@ -23,6 +23,7 @@ mod examples;
 mod fair;
 mod lifecycle;
 mod limits;
+mod faults;
 mod logs;
 mod modules;
 mod mounts;
