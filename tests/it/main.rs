@@ -18,12 +18,14 @@ mod crowd;
 mod directories;
 #[cfg(unix)]
 mod disk;
+#[cfg(unix)]
+mod escape;
 mod events;
 mod examples;
 mod fair;
+mod faults;
 mod lifecycle;
 mod limits;
-mod faults;
 mod logs;
 mod modules;
 mod mounts;
