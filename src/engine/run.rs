@@ -102,9 +102,11 @@ fn ended_by(error: &wasmtime::Error, refused: Option<String>, entered: bool) -> 
 /// Why a call of the host failed for good; where a limit of ours is behind it, with its flag.
 fn host_call(error: &wasmtime::Error) -> String {
     let cause = error.root_cause().to_string();
-    let full = error.chain().any(|e| matches!(e.downcast_ref(), Some(ResourceTableError::Full)));
+    let full = error.chain().any(|e| matches!(e.downcast_ref(), Some(ResourceTableError::Full)))
+        // wasmtime's words for a component's own numbers.
+        || cause.ends_with("store handle limit exceeded");
     match cause.starts_with("requested len ") {
-        _ if full => "it has as many files, directories and streams open as it may (--handles)".to_owned(),
+        _ if full => "it has as many files, directories, streams and resources open as it may (--handles)".to_owned(),
         // wasmtime-wasi's words for random bytes: how many, and the limit.
         true => format!("random bytes: {cause} (--random-size)"),
         false => cause,
@@ -140,6 +142,9 @@ fn refusal(refused: Refused, limits: (usize, usize)) -> String {
             "it was refused {} of memory, because all instances together are at their limit (--memory-total)",
             size(wanted)
         ),
+        Refused::MemoryOfSystem(wanted) => {
+            format!("it was refused {} of memory by the system, which has no more for the daemon", size(wanted))
+        }
         Refused::Entries(wanted) => {
             format!("it was refused {wanted} table entries; its limit is {entries_max} (--table-entries)")
         }

@@ -3,6 +3,7 @@
 use super::Engine;
 #[cfg(test)]
 use super::disk::Floor;
+use super::compile::of_the_system;
 use super::disk::{Disk, DiskBudget, Fs, OverBudget, P1, Usage};
 use super::stdio::{Sink, StdinPipe, Stdout};
 use crate::config::fixed;
@@ -85,24 +86,28 @@ pub(super) struct Memory {
     /// wants to.
     entries: usize,
     entries_max: usize,
+    /// The growth of a memory that was counted last.
+    last: usize,
     /// What was last refused.
     refused: Option<Refused>,
 }
 
-/// A growth that the limiter refused: what there would have been of it.
+/// A growth that was refused: what there would have been of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refused {
     /// Bytes of all memories and tables.
     Memory(usize),
     /// The same; it was the budget of all instances together that forbade it.
     MemoryOfAll(usize),
+    /// The same; it was the system that had no more.
+    MemoryOfSystem(usize),
     /// Entries of all tables.
     Entries(usize),
 }
 
 impl Memory {
     fn new(max: usize, entries_max: usize, total: Arc<MemoryBudget>) -> Memory {
-        Memory { used: 0, max, total, entries: 0, entries_max, refused: None }
+        Memory { used: 0, max, total, entries: 0, entries_max, last: 0, refused: None }
     }
 
     fn grow(&mut self, delta_bytes: usize) -> bool {
@@ -114,6 +119,11 @@ impl Memory {
         }
         self.refused = Some(if within { Refused::MemoryOfAll(wanted) } else { Refused::Memory(wanted) });
         false
+    }
+
+    fn give_back(&mut self, bytes: usize) {
+        self.used -= bytes;
+        self.total.used.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     fn grow_table(&mut self, delta: usize) -> bool {
@@ -132,17 +142,32 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        self.total.used.fetch_sub(self.used, Ordering::Relaxed);
+        self.give_back(self.used);
     }
 }
 
 impl ResourceLimiter for Memory {
     fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let delta = desired.saturating_sub(current);
         // Past the memory's own maximum wasmtime would refuse too, but only after the bytes were counted here.
-        Ok(maximum.is_none_or(|max| desired <= max) && self.grow(desired.saturating_sub(current)))
+        let grown = maximum.is_none_or(|max| desired <= max) && self.grow(delta);
+        self.last = if grown { delta } else { 0 };
+        Ok(grown)
+    }
+
+    /// Gives back what was counted and never came to be. wasmtime calls this too for a growth that it did not ask for here (past
+    /// what 32 bits can address), when what was counted last is in use: only where the system refused is it the one that failed.
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        if of_the_system(&error) {
+            let delta = std::mem::take(&mut self.last);
+            self.refused = Some(Refused::MemoryOfSystem(self.used));
+            self.give_back(delta);
+        }
+        Ok(())
     }
 
     fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        // Entries are on the heap: once they are allowed nothing fails any more that would let the daemon live.
         Ok(maximum.is_none_or(|max| desired <= max) && self.grow_table(desired.saturating_sub(current)))
     }
 
@@ -286,6 +311,9 @@ impl Sandbox {
         let mut store = Store::new(&engine.engine, Host { wasi, memory, on_enter: Some(self.on_enter) });
         store.data_mut().ctx().table.set_max_capacity(self.handles_max);
         store.limiter(|host| &mut host.memory);
+        // A component's own numbers for them, and for resources that it makes without asking anybody. Each may be lent to a call
+        // at the same time, as all are that are polled together.
+        store.set_max_component_handles(self.handles_max.saturating_mul(2));
         store.set_hostcall_fuel(self.hostcall_bytes_max);
         store.set_epoch_deadline(1);
         // To yield, not to trap: whoever drives the future drops it when the guest should end, in a host call too.
@@ -363,6 +391,32 @@ pub(super) mod tests {
         assert_eq!(a.refused, Some(Refused::Entries(9)));
         assert!(a.table_growing(0, 3, None).unwrap(), "what was refused is not counted");
         assert_eq!(total.used(), 64);
+    }
+
+    #[test]
+    fn a_growth_that_the_system_refuses_is_given_back_and_no_other() {
+        let total = Arc::new(MemoryBudget::new(1000));
+        let mut a = memory(100, &total);
+        assert!(a.memory_growing(0, 40, None).unwrap());
+        // Not asked for here at all: wasmtime saw by itself that 32 bits cannot address it.
+        a.memory_grow_failed(wasmtime::Error::msg("memory growth exceeds memory type's limits")).unwrap();
+        assert_eq!((a.used, total.used()), (40, 40), "what it has is counted");
+        let system = || wasmtime::Error::from(std::io::Error::from(std::io::ErrorKind::OutOfMemory));
+        assert!(a.memory_growing(40, 90, None).unwrap());
+        a.memory_grow_failed(system().context("out of memory")).unwrap();
+        assert_eq!((a.used, total.used()), (40, 40));
+        assert_eq!(a.refused, Some(Refused::MemoryOfSystem(90)));
+        a.memory_grow_failed(system()).unwrap();
+        assert_eq!((a.used, total.used()), (40, 40), "once");
+        assert!(!a.memory_growing(40, 101, None).unwrap());
+        a.memory_grow_failed(system()).unwrap();
+        assert_eq!((a.used, total.used()), (40, 40), "what was not counted is not given back");
+        assert!(a.memory_growing(40, 100, None).unwrap());
+        a.table_grow_failed(system()).unwrap();
+        drop(a);
+        assert_eq!(total.used(), 0);
+        #[cfg(unix)]
+        assert!(of_the_system(&wasmtime::Error::from(rustix::io::Errno::NOMEM)), "as mprotect(2) says it");
     }
 
     #[test]

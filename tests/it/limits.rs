@@ -249,10 +249,47 @@ async fn open_handles_are_bounded() {
     let daemon = Harness::with_limits(|l| l.handles_max = 32).await;
     let many = |n: usize| [vec!["handles"], vec!["x"; n]].concat();
     assert_eq!(daemon.run_to_end(&many(16)).await.exit_code, Some(0));
-    let view = daemon.run_to_end(&many(32)).await;
-    assert_eq!(view.state, "trapped", "{view:?}");
-    assert!(view.message.as_deref().unwrap().contains("(--handles)"), "{view:?}");
+    for (words, world) in [(many(32), "handles"), (many(32), "handles-p2")] {
+        let view = daemon.run_to_end(&[&[world], &words[1..]].concat()).await;
+        assert_eq!(view.state, "trapped", "{view:?}");
+        assert!(view.message.as_deref().unwrap().contains("(--handles)"), "{view:?}");
+    }
     assert_eq!(daemon.run_to_end(&["hello"]).await.exit_code, Some(0));
+}
+
+/// A component makes resources of its own without asking the host: twice as many as handles, for each of those may be lent.
+#[tokio::test(flavor = "multi_thread")]
+async fn resources_of_a_component_are_bounded() {
+    let modules = tempfile::tempdir().unwrap();
+    for (name, n) in [("under", 64), ("over", 65)] {
+        let text = format!(
+            "(component
+               (type $resource (resource (rep i32)))
+               (core func $new (canon resource.new $resource))
+               (core module $makes
+                 (import \"\" \"new\" (func $new (param i32) (result i32)))
+                 (func (export \"run\") (result i32) (local $i i32)
+                   (loop $more
+                     (drop (call $new (i32.const 0)))
+                     (local.set $i (i32.add (local.get $i) (i32.const 1)))
+                     (br_if $more (i32.lt_u (local.get $i) (i32.const {n}))))
+                   (i32.const 0)))
+               (core instance $made (instantiate $makes (with \"\" (instance (export \"new\" (func $new))))))
+               (func $run (result (result)) (canon lift (core func $made \"run\")))
+               (instance $cli (export \"run\" (func $run)))
+               (export \"wasi:cli/run@0.2.0\" (instance $cli)))"
+        );
+        std::fs::write(modules.path().join(format!("{name}.wat")), text).unwrap();
+    }
+    let daemon = Harness::with(|config| {
+        config.limits.handles_max = 32;
+        config.module_dirs.push(modules.path().to_owned());
+    })
+    .await;
+    assert_eq!(daemon.run_to_end(&["under"]).await.exit_code, Some(0));
+    let view = daemon.run_to_end(&["over"]).await;
+    assert_eq!(view.reason.as_deref(), Some("trap:host-call"), "{view:?}");
+    assert!(view.message.as_deref().unwrap().contains("(--handles)"), "{view:?}");
 }
 
 /// What a guest could open is promised to it before it begins, so that the daemon can always answer.
