@@ -151,6 +151,12 @@ fn refusal(refused: Refused, limits: (usize, usize)) -> String {
     }
 }
 
+/// A name from a module, which is as long as its author likes, is cut here before anything is done with it.
+const NAME_BYTES_MAX: usize = 1024;
+
+/// What the frames take of a message, in bytes; a refusal that came before the trap stands behind them.
+const FRAMES_BYTES_MAX: usize = 256;
+
 /// The frames nearest to the trap, one behind the other: `in inner < outer < _start`.
 fn frames(backtrace: &WasmBacktrace) -> String {
     let all = backtrace.frames();
@@ -159,6 +165,7 @@ fn frames(backtrace: &WasmBacktrace) -> String {
         out.push_str(if i == 0 { " in " } else { " < " });
         match frame.func_name() {
             Some(name) => {
+                let name = &name[..name.floor_char_boundary(NAME_BYTES_MAX)];
                 let _infallible = write!(out, "{:#}", rustc_demangle::demangle(name));
             }
             None => {
@@ -169,7 +176,7 @@ fn frames(backtrace: &WasmBacktrace) -> String {
     if all.len() > fixed::BACKTRACE_FRAMES_MAX {
         let _infallible = write!(out, " < {} more", all.len() - fixed::BACKTRACE_FRAMES_MAX);
     }
-    crate::model::escape::short(&out, 512)
+    crate::model::escape::short(&out, FRAMES_BYTES_MAX)
 }
 
 /// The word behind `trap:` in a reason.
@@ -193,6 +200,7 @@ fn trap_word(trap: Trap) -> &'static str {
 mod tests {
     use super::super::sandbox::tests::bare;
     use super::*;
+    use crate::model::instance::MESSAGE_BYTES_MAX;
 
     fn run_text(text: &str) -> Ended {
         let engine = Engine::new().unwrap();
@@ -260,6 +268,30 @@ mod tests {
         let ended = run_text(&start("i32.const 16 memory.grow drop unreachable"));
         assert_eq!(ended.reason, "trap:unreachable");
         assert!(ended.message.unwrap().contains("its limit is 1.0 MiB (-m)"));
+    }
+
+    /// A name section that is long, moves the cursor, reorders text and breaks lines.
+    #[test]
+    fn what_a_module_calls_its_functions_is_bounded_and_printable() {
+        let hostile = "\u{1b}[2J\u{202e}\n.\r\u{9b}31m\u{2028}\u{0}";
+        let long = hostile.repeat(20_000);
+        for name in [hostile, &long, "_ZN4evil17h0123456789abcdefE", &"é".repeat(100_000)] {
+            let quoted: String = name.bytes().map(|byte| format!("\\{byte:02x}")).collect();
+            let text = format!(
+                "(module (func $a (@name \"{quoted}\") i32.const 2 memory.grow drop unreachable) (memory 15)
+                   (func (@name \"{quoted}\") (export \"_start\") call $a))"
+            );
+            let ended = run_text(&text);
+            assert_eq!(ended.reason, "trap:unreachable");
+            let message = ended.message.unwrap();
+            assert!(message.len() <= MESSAGE_BYTES_MAX, "{} bytes", message.len());
+            assert_eq!(crate::model::escape::line(&message), message);
+            assert!(
+                message.ends_with("its limit is 1.0 MiB (-m)"),
+                "what it was refused is told all the same: {message}"
+            );
+            assert!(message.contains(" in "), "{message}");
+        }
     }
 
     #[test]

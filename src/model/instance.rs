@@ -8,6 +8,7 @@
 //!
 //! A start function is guest code before the entry point; one that ends within a tick goes from created to its end.
 
+use crate::model::escape;
 use crate::model::filter::Labels;
 use crate::model::mount::Mount;
 use crate::model::name::Name;
@@ -257,6 +258,9 @@ impl ExitStatus {
     }
 }
 
+/// What is kept of the message of an end, in bytes.
+pub const MESSAGE_BYTES_MAX: usize = 512;
+
 /// The end of a run, with why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ended {
@@ -265,7 +269,8 @@ pub struct Ended {
     /// A word for programs: `exit`, `trap:unreachable`, `stop`, `kill`, `restart`, `timeout`, `cpu-time`, `memory`,
     /// `shutdown`, `daemon-restart`, `internal`, …
     pub reason: String,
-    /// What a person wants to know: the trap and a short backtrace. May hold text of the guest's; unescaped.
+    /// What a person wants to know: the trap and a short backtrace. May hold text of the guest's, as one printable line of at
+    /// most [`MESSAGE_BYTES_MAX`].
     pub message: Option<String>,
     /// CPU time that the run used, in microseconds; not known of runs that were lost.
     #[serde(default)]
@@ -278,6 +283,7 @@ pub struct Ended {
 impl Ended {
     /// An end of which no more is known.
     pub fn new(status: ExitStatus, reason: impl Into<String>, message: Option<String>) -> Ended {
+        let message = message.map(|text| escape::short(&text, MESSAGE_BYTES_MAX));
         Ended { status, reason: reason.into(), message, cpu_us: None, stopped: None }
     }
 }

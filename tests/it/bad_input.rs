@@ -1,5 +1,7 @@
 //! One clear line for whatever a stranger sends, nothing lost, and the daemon as before.
 
+#[cfg(unix)]
+use crate::support::{Cli, Foreground, Raw};
 use crate::support::{Harness, soon};
 use coracle::config::fixed;
 use std::time::{Duration, Instant};
@@ -298,7 +300,7 @@ async fn modules_that_cannot_run_are_refused_with_the_reason() {
         ("native", "native object"),
         ("library", "_start"),
         ("imports", "env"),
-        ("old", "preview 0"),
+        ("old", "`fd_write` of wasi_unstable (WASI preview 0)"),
         ("broken", "line 1, column"),
         ("directory", "not a regular file"),
         #[cfg(unix)]
@@ -345,4 +347,58 @@ async fn garbage_harms_nobody() {
         }
     }
     unharmed(&daemon).await;
+}
+
+/// The names of a module's functions stand in the message of its trap: wherever that is shown it is short, and does nothing to
+/// a terminal.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_a_module_do_nothing_to_who_reads_them() {
+    let modules = tempfile::tempdir().unwrap();
+    let hostile = "\u{1b}[2J\u{202e}\n.\r\u{9b}31m\u{2028}\u{0}\u{7f}".repeat(5000);
+    let quoted: String = hostile.bytes().map(|byte| format!("\\{byte:02x}")).collect();
+    let text = format!("(module (func (@name \"{quoted}\") (export \"_start\") unreachable))");
+    std::fs::write(modules.path().join("named.wat"), text).unwrap();
+    let mut cli = Cli::alone();
+    let (listen, modules) = (cli.address.to_string(), modules.path().display().to_string());
+    let to_file = "exec 2>\"$CORACLE_STATE_DIR.stderr\"; export CORACLE_LOG=debug";
+    let daemon = Foreground::start_in_shell(&cli, to_file, &["--listen", &listen, "--modules", &modules]);
+    cli.address = daemon.address();
+    let (code, _, attached) = cli.run(&["run", "named"]).await;
+    assert_eq!(code, 134, "{attached}");
+    let mut shown = vec![attached];
+    for words in [
+        &["inspect", "named"][..],
+        &["list", "-a"],
+        &["logs", "-t", "named"],
+        &["events", "--since", "0", "--until", "0s"],
+    ] {
+        for format in ["table", "json"] {
+            let words = if words[0] == "list" { &[words, &["--format", format]].concat() } else { words };
+            let (code, out, err) = cli.run(words).await;
+            assert_eq!(code, 0, "{words:?}: {err}");
+            shown.extend([out, err]);
+        }
+    }
+    let mut raw = Raw::connect(daemon.address()).await;
+    for request in ["inspect named", "list", "format json", "inspect named", "list"] {
+        raw.send(&format!("{request}\nping\n")).await;
+        loop {
+            match raw.line().await {
+                end if end.contains("pong") => break,
+                line => shown.push(line),
+            }
+        }
+    }
+    shown.push(std::fs::read_to_string(cli.directory.path().join("state.stderr")).unwrap());
+    assert!(shown.last().unwrap().contains("named"), "the log says something: {shown:?}");
+    assert!(shown.iter().any(|text| text.contains("\\x1b[2J\\u{202e}\\n.\\r\\x9b31m\\u{2028}\\x00\\x7f")), "{shown:?}");
+    for text in shown {
+        let printable = text.replace('\n', "");
+        assert_eq!(coracle::model::escape::line(&printable), printable);
+        assert!(text.lines().all(|line| line.len() < 4096), "{text}");
+    }
+    let view: serde_json::Value = serde_json::from_str(&cli.run(&["inspect", "named"]).await.1).unwrap();
+    assert_eq!(view["reason"], "trap:unreachable");
+    assert!(view["message"].as_str().unwrap().len() <= coracle::model::instance::MESSAGE_BYTES_MAX);
 }
