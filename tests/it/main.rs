@@ -24,6 +24,8 @@ mod events;
 mod examples;
 mod fair;
 mod faults;
+#[cfg(unix)]
+mod host_memory;
 mod lifecycle;
 mod limits;
 mod logs;
