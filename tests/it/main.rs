@@ -33,6 +33,8 @@ mod modules;
 mod mounts;
 mod papers;
 mod protocol;
+#[cfg(target_os = "linux")]
+mod random;
 mod real_programs;
 mod recovery;
 mod rough;
