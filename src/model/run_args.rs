@@ -160,6 +160,10 @@ impl RunArgs {
         self.label.iter().for_each(|v| option("label", v));
         self.argv0.iter().for_each(|v| option("argv0", v));
         self.sha256.iter().for_each(|v| option("sha256", v));
+        // A module that looks like an option was given behind a `--`: it is refused for its name, and not taken for one.
+        if self.module().starts_with('-') {
+            words.push("--".to_owned());
+        }
         words.extend(self.command.iter().cloned());
         words
     }
@@ -184,6 +188,15 @@ mod tests {
     use crate::model::request::{Parsed, Request, parse};
     use proptest::prelude::*;
 
+    #[test]
+    fn a_module_that_looks_like_an_option_is_none() {
+        for command in [&["--rm", "hello"][..], &["--", "hello"], &["-d"], &["hello", "--rm", "--"]] {
+            let command: Vec<String> = command.iter().map(|word| (*word).to_owned()).collect();
+            let run = RunArgs { command, ..RunArgs::default() };
+            assert_eq!(parse(&run.words()).unwrap(), Parsed::Request(Request::Run(Box::new(run))));
+        }
+    }
+
     proptest! {
         /// What the command line sends is what the daemon reads.
         #[test]
@@ -197,7 +210,7 @@ mod tests {
             (cpus, cpu_weight) in prop::option::of((10u32..=1_024_000, 1u32..=10_000)).prop_map(Option::unzip),
             label in prop::collection::vec("[a-z]{1,5}(=\\PC{0,20})?", 0..3),
             (rm, retries) in (any::<bool>(), prop::option::of(1u32..9)),
-            (module, args) in ("[a-z]{1,9}", prop::collection::vec(any::<String>(), 0..5)),
+            (module, args) in ("[a-z]{1,9}|-{1,2}[a-z]{0,4}|", prop::collection::vec(any::<String>(), 0..5)),
         ) {
             let run = RunArgs {
                 attach, interactive, name, argv0, env, memory,
