@@ -470,4 +470,26 @@ mod tests {
         assert!(LogTime(u64::MAX).to_string().starts_with("2554-"));
         assert!(LogTime::from(Timestamp::MAX).to_string().starts_with("2554-"));
     }
+
+    /// The table in README.md.
+    #[test]
+    fn every_end_has_its_word_and_its_code() {
+        for (status, word, code) in [
+            (ExitStatus::Exited(7), "exited", 7),
+            (ExitStatus::Trapped, "trapped", 134),
+            (ExitStatus::Stopped, "stopped", 143),
+            (ExitStatus::Killed, "killed", 137),
+            (ExitStatus::TimedOut, "timed-out", 124),
+            (ExitStatus::Failed, "failed", 126),
+            (ExitStatus::Lost, "lost", 125),
+        ] {
+            assert_eq!((status.word(), status.exit_code()), (word, code));
+            let ended = Ended::new(status, "x", None);
+            assert_eq!(State::Restarting(ended.clone()).to_string(), "restarting");
+            let shown = if word == "exited" { "exited (7)" } else { word };
+            assert_eq!(State::Ended(ended).to_string(), shown);
+        }
+        assert_eq!([State::Created, State::Running].map(|s| s.to_string()), ["created", "running"]);
+        assert!([State::Created, State::Running].iter().all(|s| s.is_live() && s.ended().is_none()));
+    }
 }
