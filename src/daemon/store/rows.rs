@@ -12,6 +12,11 @@ use std::sync::Arc;
 /// What an environment is written down as: pairs of names and values.
 type Environment = Vec<(String, String)>;
 
+/// Nobody counts that far. A file that claims it is damaged, and so what comes next is always a number too.
+const NUMBER_MAX: u64 = 1 << 62;
+/// Nor runs anything that often.
+const RUN_MAX: u32 = 1 << 31;
+
 /// Makes one change; the caller's transaction is open.
 pub(super) fn write(connection: &Connection, change: &Change, runs_max: usize) -> rusqlite::Result<()> {
     match change {
@@ -180,6 +185,15 @@ fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     u64::try_from(n).map_err(|e| bad(column, e))
 }
 
+/// A number that is followed by others; null where there is none.
+fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<u64>> {
+    let Some(n) = row.get::<_, Option<i64>>(column)? else { return Ok(None) };
+    match u64::try_from(n) {
+        Ok(n) if n <= NUMBER_MAX => Ok(Some(n)),
+        _ => Err(bad(column, format!("{n} is no number that was ever given"))),
+    }
+}
+
 /// Every instance with its newest run, in the order of ids; checked, so that the registry can rely on it.
 pub(super) fn records(connection: &Connection) -> rusqlite::Result<Vec<Record>> {
     let mut statement = connection.prepare(
@@ -206,7 +220,7 @@ pub(super) fn records(connection: &Connection) -> rusqlite::Result<Vec<Record>> 
 
 fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
     let restarting: bool = row.get(5)?;
-    let ended_order: Option<i64> = row.get(6)?;
+    let ended_order = number(row, 6)?;
     let state = match (row.get_ref(7)?.as_str()?, restarting) {
         ("created", false) => State::Created,
         ("running", false) => State::Running,
@@ -216,10 +230,14 @@ fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
     if ended_order.is_some() == state.is_live() {
         return Err(bad(6, "an end without its place, or a place without an end"));
     }
+    let run: u32 = row.get(2)?;
+    if run > RUN_MAX {
+        return Err(bad(2, "more runs than there can be"));
+    }
     Ok(Record {
-        id: InstanceId(unsigned(row, 0)?),
+        id: InstanceId(number(row, 0)?.ok_or_else(|| bad(0, "an instance without a number"))?),
         name: row.get::<_, String>(1)?.try_into().map_err(|e: crate::Error| bad(1, e))?,
-        run: row.get(2)?,
+        run,
         launch: Arc::new(from_json::<Launch>(row, 16)?),
         state,
         stop_requested: row.get(4)?,
@@ -227,7 +245,7 @@ fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
         created_at: timestamp(row, 13)?,
         started_at: timestamp_or_null(row, 14)?,
         ended_at: timestamp_or_null(row, 15)?,
-        ended_order: ended_order.map(|n| u64::try_from(n).map_err(|e| bad(6, e))).transpose()?,
+        ended_order,
     })
 }
 
@@ -263,11 +281,12 @@ fn stopped(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Stopped>> {
 
 /// The smallest numbers that were never used: of an instance, and of an event.
 pub(super) fn next_numbers(connection: &Connection) -> rusqlite::Result<(u64, u64)> {
-    let next = |used: Option<i64>| used.and_then(|used| u64::try_from(used).ok()).map_or(1, |used| used + 1);
-    let id: Option<i64> = connection
-        .query_row("SELECT seq FROM sqlite_sequence WHERE name = 'instance'", [], |row| row.get(0))
-        .optional()?;
-    let seq: Option<i64> = connection.query_row("SELECT max(seq) FROM event", [], |row| row.get(0))?;
+    let id = connection
+        .query_row("SELECT seq FROM sqlite_sequence WHERE name = 'instance'", [], |row| number(row, 0))
+        .optional()?
+        .flatten();
+    let seq = connection.query_row("SELECT max(seq) FROM event", [], |row| number(row, 0))?;
+    let next = |used: Option<u64>| used.map_or(1, |used| used + 1);
     Ok((next(id), next(seq)))
 }
 

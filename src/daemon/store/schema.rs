@@ -217,7 +217,8 @@ fn version(connection: &Connection) -> rusqlite::Result<usize> {
     Ok(usize::try_from(version).unwrap_or(usize::MAX))
 }
 
-fn migrate(connection: &mut Connection, from: usize) -> rusqlite::Result<()> {
+/// Brings a database of version `from` to this one; of version 0 there is nothing in it.
+pub(super) fn migrate(connection: &mut Connection, from: usize) -> rusqlite::Result<()> {
     if from == VERSION {
         return Ok(());
     }

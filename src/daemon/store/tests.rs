@@ -4,8 +4,12 @@ use super::*;
 use crate::config::Config;
 use crate::model::event::EventKind;
 use crate::model::instance::{Ended, ExitStatus, Rung, State, Stopped};
+use crate::model::name::Name;
 use crate::model::registry::Registry;
 use crate::model::registry::tests::{launch, name};
+use crate::model::reply::{Inspection, InstanceView, Reply};
+use proptest::prelude::*;
+use rusqlite::types::Value;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -330,6 +334,15 @@ fn a_file_that_is_not_ours_is_refused_and_left_alone() {
         (changed("UPDATE run SET started_at = 9223372036854775807 WHERE instance = 3"), "year 9999"),
         (changed("UPDATE run SET ended_at = 253402300800000000 WHERE instance = 3"), "year 9999"),
         (changed("UPDATE run SET created_at = -1 WHERE instance = 3"), "damaged"),
+        // The next number would be none.
+        (
+            changed(
+                "UPDATE instance SET run = 4294967295 WHERE id = 3; UPDATE run SET run = 4294967295 WHERE instance = 3",
+            ),
+            "damaged",
+        ),
+        (changed("UPDATE event SET seq = 9223372036854775807 WHERE seq = 3"), "damaged"),
+        (changed("UPDATE sqlite_sequence SET seq = 9223372036854775807"), "damaged"),
     ] {
         std::fs::write(&path, &bytes).unwrap();
         let error = open(dir.path()).unwrap_err().to_string();
@@ -462,4 +475,132 @@ fn states_on_disk_are_words_that_a_person_reads() {
         })
         .unwrap();
     assert_eq!(row, ("web".to_owned(), "exited".to_owned(), 3));
+}
+
+/// The tables with an instance of each kind, in memory.
+fn tables() -> (Connection, Registry) {
+    let mut connection = Connection::open_in_memory().unwrap();
+    schema::migrate(&mut connection, 0).unwrap();
+    let mut registry = Registry::default();
+    for n in ["created", "ended", "between"] {
+        let event = registry.decide_run(&name(n), launch(n), 1000, Timestamp(1)).unwrap();
+        let id = event.id;
+        write(&connection, &mut registry, event).unwrap();
+        if n != "created" {
+            let ended = Ended::new(ExitStatus::Exited(3), "exit", None);
+            let event = registry.ended(id, ended, n == "between", Duration::default, Timestamp(5));
+            write(&connection, &mut registry, event).unwrap();
+        }
+    }
+    connection.execute("INSERT INTO module VALUES ('app', ?1, 7, 0)", ["ab".repeat(32)]).unwrap();
+    connection.execute("INSERT INTO workspace VALUES ('/tmp/x', 1, 2)", []).unwrap();
+    connection.execute("INSERT INTO removal VALUES ('g', '/tmp/y', 1, 2)", []).unwrap();
+    (connection, registry)
+}
+
+/// As the supervisor and the writer do together.
+fn write(connection: &Connection, registry: &mut Registry, event: Event) -> rusqlite::Result<()> {
+    let (_, seq) = rows::next_numbers(connection)?;
+    let before = registry.by_id(event.id).cloned();
+    registry.apply(&event);
+    let after = registry.by_id(event.id);
+    let view = Box::new(EventView::of(seq, &event, after.or(before.as_ref()).unwrap()));
+    let ended_order = after.and_then(|r| r.ended_order);
+    rows::write(connection, &Change::Event { event, view, ended_order, env: vec![] }, 100)
+}
+
+/// Everything that a daemon does with what it read: what is there is shown, and all of it goes on.
+fn live_with(connection: &Connection) -> rusqlite::Result<()> {
+    let mut registry = Registry::restore(rows::records(connection)?);
+    registry.reserve_ids(rows::next_numbers(connection)?.0);
+    for record in registry.records() {
+        let view = InstanceView::of(record);
+        assert!(!Reply::List(vec![view.clone()]).plain().is_empty());
+        let runs = rows::runs(connection, record.id)?;
+        let instance = Inspection { instance: view, runs };
+        assert!(!Reply::Inspected(Box::new(instance)).json().is_empty());
+        rows::environment(connection, record.id)?;
+    }
+    for event in rows::events(connection, 0, 100)? {
+        assert!(!event.line().is_empty());
+    }
+    rows::modules(connection)?;
+    rows::removals(connection)?;
+    rows::workspace(connection, "/tmp/x")?;
+    for event in registry.decide_recovery(Timestamp(9)) {
+        write(connection, &mut registry, event).expect("what was read goes on");
+    }
+    let names: Vec<Name> = registry.records().map(|r| r.name.clone()).chain([name("new")]).collect();
+    for name in names {
+        if let Ok(event) = registry.decide_run(&name, launch("m"), 1000, Timestamp(9)) {
+            let id = event.id;
+            write(connection, &mut registry, event).expect("a new run is written");
+            let ended = Ended::new(ExitStatus::Stopped, "stop", None);
+            let event = registry.ended(id, ended, false, Duration::default, Timestamp(9));
+            write(connection, &mut registry, event).expect("its end is written");
+        }
+    }
+    assert_eq!(rows::records(connection)?, registry.records().cloned().collect::<Vec<_>>());
+    Ok(())
+}
+
+#[test]
+fn what_was_written_can_be_lived_with() {
+    let (connection, registry) = tables();
+    assert_eq!(rows::records(&connection).unwrap(), registry.records().cloned().collect::<Vec<_>>());
+    live_with(&connection).unwrap();
+}
+
+/// Every column of the state, and what may stand in it as far as SQLite is concerned.
+fn changes() -> impl Strategy<Value = (&'static str, &'static str, Value)> {
+    let columns = "instance.id instance.name instance.run instance.restarts instance.stop_requested instance.restarting \
+                   instance.ended_order instance.env run.instance run.run run.state run.exit_code run.reason run.message \
+                   run.created_at run.started_at run.ended_at run.launch run.cpu_us run.stopped event.seq event.at \
+                   event.detail module.name module.bytes workspace.device removal.path sqlite_sequence.seq";
+    let columns: Vec<(&str, &str)> = columns.split(' ').map(|c| c.split_once('.').unwrap()).collect();
+    let texts = "exited running created lost ended web WEB con {} [] null 7 \"x\" [[\"KEY\",\"value\"]] \
+                 {\"rung\":\"tick\",\"took_us\":1}";
+    let value = prop_oneof![
+        prop::sample::select(vec![
+            i64::MIN,
+            -1,
+            0,
+            1,
+            2,
+            255,
+            256,
+            1 << 31,
+            1 << 32,
+            253_402_300_800_000_000,
+            i64::MAX
+        ])
+        .prop_map(Value::Integer),
+        any::<i64>().prop_map(Value::Integer),
+        prop::sample::select(texts.split(' ').collect::<Vec<_>>()).prop_map(|text| Value::Text(text.to_owned())),
+        "\\PC{0,9}".prop_map(Value::Text),
+        Just(Value::Null),
+    ];
+    (prop::sample::select(columns), value).prop_map(|((table, column), value)| (table, column, value))
+}
+
+proptest! {
+    /// Whatever stands in the rows: they are refused, or everything in them can be shown and goes on.
+    #[test]
+    fn rows_that_nobody_wrote_are_refused_or_lived_with(
+        changes in prop::collection::vec((changes(), prop::option::of(1i64..4)), 1..4)
+    ) {
+        let (connection, _) = tables();
+        for ((table, column, value), which) in changes {
+            let number = match table {
+                "instance" => "id",
+                "run" => "instance",
+                "event" => "seq",
+                _ => "?2",
+            };
+            let sql = format!("UPDATE {table} SET {column} = ?1 WHERE ?2 IS NULL OR {number} = ?2");
+            // What the schema does not take does not come that far.
+            let _kept = connection.execute(&sql, rusqlite::params![value, which]);
+        }
+        let _refused = live_with(&connection);
+    }
 }
