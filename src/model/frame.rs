@@ -27,13 +27,15 @@ pub fn take_line(buffer: &mut BytesMut) -> Result<Option<Bytes>> {
                 line.truncate(line.len() - 1);
             }
             if line.len() > LINE_BYTES_MAX {
+                // As if it had come without its end: what is wrong with a line does not depend on how it was cut.
+                check_bytes(&line)?;
                 return Err(Error::LineTooLong { limit: LINE_BYTES_MAX });
             }
             Ok(Some(line))
         }
         None => {
-            // What lies beyond the window is no part of a line that could still become one.
-            check_bytes(buffer.get(..LINE_BYTES_MAX + 2).unwrap_or(buffer))?;
+            // One byte more than a line has makes it too long, whatever lies beyond.
+            check_bytes(buffer.get(..LINE_BYTES_MAX + 1).unwrap_or(buffer))?;
             // One byte of grace for the CR of a line that is exactly as long as it may be.
             let end = buffer.strip_suffix(b"\r").map_or(buffer.len(), <[u8]>::len);
             if end > LINE_BYTES_MAX {
@@ -131,6 +133,22 @@ mod tests {
         }
         assert!(matches!(lines(&vec![b'x'; LINE_BYTES_MAX + 1]), Err(Error::LineTooLong { .. })));
         assert!(lines(&[vec![b'x'; LINE_BYTES_MAX], vec![b'\r']].concat()).unwrap().is_empty());
+    }
+
+    /// What came in one piece was called too long, and bad when its end came a moment later.
+    #[test]
+    fn a_line_that_is_too_long_and_bad_is_refused_alike_in_pieces() {
+        let line = |bad: usize, end: &str| {
+            let mut line = vec![b'x'; LINE_BYTES_MAX + 1];
+            line[bad] = 1;
+            [&line[..], end.as_bytes()].concat()
+        };
+        for end in ["", "\n", "x\n", "\x01\n"] {
+            assert!(matches!(lines(&line(LINE_BYTES_MAX, end)), Err(Error::BadByte { byte: 1 })), "{end:?}");
+            assert!(matches!(lines(&line(0, end)), Err(Error::BadByte { byte: 1 })), "{end:?}");
+        }
+        let good = [&[b'x'; LINE_BYTES_MAX + 1][..], b"\x01"].concat();
+        assert!(matches!(lines(&good), Err(Error::LineTooLong { .. })), "as without its last byte");
     }
 
     #[test]
