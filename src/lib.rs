@@ -5,6 +5,8 @@
 
 /// The front doors: translate, call the supervisor, translate back.
 pub mod api;
+#[doc(hidden)]
+pub mod check;
 /// Every flag and subcommand; the only place that prints.
 pub mod cli;
 /// Speaks the protocol from the far side.

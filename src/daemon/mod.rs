@@ -11,7 +11,7 @@ mod instance_task;
 mod lifecycle;
 mod limits;
 mod live;
-mod logs;
+pub(crate) mod logs;
 mod modules;
 mod mounts;
 mod removal;

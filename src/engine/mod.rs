@@ -10,7 +10,7 @@ mod program;
 mod run;
 mod sandbox;
 mod stdio;
-mod structure;
+pub(crate) mod structure;
 mod ticker;
 
 pub use compile::{Compiler, NotCompiled};

@@ -88,9 +88,24 @@ fn check_body(body: &FunctionBody<'_>) -> Result<(), String> {
     Ok(())
 }
 
+/// Whatever a file holds: it is refused in one line that names the limit, and neither what comes behind nor a component around
+/// it makes a difference. Panics where that is not so; see [`crate::check`].
+pub(crate) fn promise(wasm: &[u8]) {
+    let Err(why) = check(wasm) else { return };
+    assert!(why.ends_with("are the most") && !why.contains('\n'), "{why}");
+    assert_eq!(check(&[wasm, b"what comes behind"].concat()), Err(why));
+    // A core module is a section of its own in a component, and so is a component (WebAssembly, Component Model, Binary).
+    let section = if Parser::is_component(wasm) { 4 } else { 1 };
+    let bytes = u32::try_from(wasm.len()).expect("no test is that large");
+    let size = (0..5u8).map(|i| (bytes >> (7 * i)).to_le_bytes()[0] & 0x7f | if i < 4 { 0x80 } else { 0 });
+    let around = b"\0asm\x0d\0\x01\0".iter().copied().chain([section]).chain(size).chain(wasm.iter().copied());
+    assert!(check(&around.collect::<Vec<_>>()).is_err(), "a component around it makes a difference");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const HEADER: &[u8] = b"\0asm\x01\0\0\0";
 
@@ -115,6 +130,7 @@ mod tests {
     }
 
     fn checked(wasm: &[u8]) -> String {
+        promise(wasm);
         check(wasm).err().unwrap_or_default()
     }
 
@@ -163,5 +179,19 @@ mod tests {
             [&b"\0asm\x0d\0\x01\0"[..], &section(if inner.len() == 8 { 1 } else { 4 }, &inner)].concat()
         });
         assert!(checked(&deep).contains("modules, components and instances in it"), "{}", checked(&deep));
+    }
+
+    proptest! {
+        /// Sections of which some say that they hold too much, and what is nearly one.
+        #[test]
+        fn what_is_refused_is_refused_wherever_it_stands(
+            component in any::<bool>(),
+            sections in prop::collection::vec((0u8..13, prop_oneof![0u64..9, 99_990u64..100_010, any::<u32>().prop_map(u64::from)],
+                prop::collection::vec(any::<u8>(), 0..9)), 0..6),
+        ) {
+            let header = if component { b"\0asm\x0d\0\x01\0" } else { HEADER };
+            let sections = sections.iter().map(|(id, n, rest)| section(*id, &[&leb(*n), &rest[..]].concat()));
+            promise(&[header, &sections.collect::<Vec<_>>().concat()].concat());
+        }
     }
 }

@@ -107,6 +107,7 @@ fn is_token(byte: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::check;
     use proptest::prelude::*;
 
     fn lines(bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
@@ -207,26 +208,18 @@ mod tests {
     proptest! {
         /// However the network cuts the bytes, the same lines come out.
         #[test]
-        fn framing_does_not_depend_on_the_split(parts in prop::collection::vec("[a-z ]{0,20}(\r)?\n?", 0..12), cuts in prop::collection::vec(1usize..9, 1..40)) {
-            let all = parts.concat();
-            let whole = lines(all.as_bytes()).unwrap();
-            let mut buffer = BytesMut::new();
-            let (mut out, mut rest, mut cuts) = (vec![], all.as_bytes(), cuts.iter().cycle());
-            while !rest.is_empty() {
-                let (now, later) = rest.split_at((*cuts.next().unwrap()).min(rest.len()));
-                rest = later;
-                buffer.extend_from_slice(now);
-                while let Some(line) = take_line(&mut buffer).unwrap() {
-                    out.push(line.to_vec());
-                }
-            }
-            prop_assert_eq!(out, whole);
+        fn framing_does_not_depend_on_the_split(
+            padding in prop_oneof![Just(0u16), 8170u16..8200],
+            cuts in any::<[u8; 6]>(),
+            parts in prop::collection::vec("[a-z ]{0,20}(\r|\x01|\u{9b}|é)?\n?", 0..12),
+        ) {
+            check::framing(&[&padding.to_be_bytes()[..], &cuts, parts.concat().as_bytes()].concat());
         }
 
         #[test]
         fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-            let _outcome = lines(&bytes);
-            let _text = request_text(&bytes);
+            check::framing(&bytes);
+            check::requests(&bytes);
         }
     }
 }

@@ -77,7 +77,7 @@ pub enum Reply {
 }
 
 /// An accepted run.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Created {
     /// The instance.
     pub name: Name,

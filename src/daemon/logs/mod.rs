@@ -12,7 +12,7 @@
 
 mod rate;
 mod reader;
-mod record;
+pub(crate) mod record;
 mod ring;
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@ use crate::model::name::Name;
 use serde::{Deserialize, Serialize};
 
 /// A line of a stream, before the closing object.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "type")]
 pub enum StreamEvent {
     /// The module is being compiled, which can take minutes, or waits for that.
