@@ -442,6 +442,42 @@ mod tests {
         }
     }
 
+    /// As README.md tells them.
+    #[test]
+    fn the_limits_without_a_flag_are_those_of_the_contract() {
+        use super::fixed::*;
+        assert_eq!((WASM_STACK_BYTES, STACK_BYTES), (524_288, 2_097_152));
+        assert_eq!((ATTACHED_BYTES_MAX, STDIN_BYTES_MAX), (262_144, 65_536));
+        assert_eq!((FUNCTION_BYTES_MAX, RESERVE_BYTES), (4_194_304, 4_194_304));
+    }
+
+    #[test]
+    fn what_is_left_out_comes_from_the_platform() {
+        let mut limits = Config::new(([127, 0, 0, 1], 0).into(), "s".into(), "r".into()).limits;
+        assert_eq!(limits.memory_bytes_total(), machine_memory_bytes() / 2);
+        limits.memory_bytes_total = Some(7);
+        assert_eq!(limits.memory_bytes_total(), 7);
+        #[cfg(target_os = "linux")]
+        {
+            let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap();
+            let total = meminfo.lines().find_map(|l| l.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
+            assert_eq!(machine_memory_bytes(), total.unwrap().parse::<usize>().unwrap() * 1024);
+        }
+        #[cfg(unix)]
+        assert_eq!(root_default(), PathBuf::from("/tmp"));
+        let config = Config { state_dir: None, ..Config::new(([127, 0, 0, 1], 0).into(), "s".into(), "r".into()) };
+        assert_eq!(config.state_dir(), state_dir_default());
+        assert!(state_dir_default().unwrap().to_string_lossy().contains("coracle"));
+    }
+
+    #[test]
+    fn none_is_a_limit_too() {
+        let parse = or_none(parse_duration);
+        assert_eq!(parse("none"), Ok(OrNone(None)));
+        assert_eq!(parse("30s"), Ok(OrNone(Some(Duration::from_secs(30)))));
+        assert!(parse("nothing").is_err() && parse("").is_err());
+    }
+
     #[test]
     fn the_defaults_are_those_of_the_command_line() {
         let config = Config::new(([127, 0, 0, 1], 0).into(), "s".into(), "r".into());

@@ -1,9 +1,9 @@
 //! What one guest may touch, and the one way to build a store for it.
 
 use super::Engine;
+use super::compile::of_the_system;
 #[cfg(test)]
 use super::disk::Floor;
-use super::compile::of_the_system;
 use super::disk::{Disk, DiskBudget, Fs, OverBudget, P1, Usage};
 use super::stdio::{Sink, StdinPipe, Stdout};
 use crate::config::fixed;

@@ -145,3 +145,39 @@ impl EventView {
         line
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::instance::ExitStatus;
+    use crate::model::registry::tests::record;
+
+    #[test]
+    fn an_event_is_one_line_with_what_there_is_to_know() {
+        let web = record("web", &["tier=front"]);
+        let ended = Ended::new(ExitStatus::Exited(3), "exit", Some("why".into()));
+        let line = |kind| {
+            let view = EventView::of(7, &Event::of(&web, Timestamp(0), kind), &web);
+            assert_eq!(serde_json::to_value(&view).unwrap()["type"], view.kind);
+            view.line()
+        };
+        let about = "web run=1 module=web";
+        let at = "7 1970-01-01T00:00:00.000000Z";
+        for (kind, word, rest) in [
+            (EventKind::Created(web.launch.clone()), "created", ""),
+            (EventKind::Started, "started", ""),
+            (EventKind::StopRequested, "stop-requested", ""),
+            (EventKind::RestartCancelled, "restart-cancelled", ""),
+            (EventKind::Resumed, "resumed", ""),
+            (EventKind::Removed, "removed", ""),
+            (EventKind::Ended(ended.clone()), "ended", " state=exited exit_code=3 reason=exit"),
+            (
+                EventKind::Restarting { ended, restarts: 1, delay_ms: 100 },
+                "restarting",
+                " state=exited exit_code=3 reason=exit delay=100ms",
+            ),
+        ] {
+            assert_eq!(line(kind), format!("{at} {word} {about}{rest} tier=front"));
+        }
+    }
+}

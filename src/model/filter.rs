@@ -159,8 +159,24 @@ mod tests {
         assert!(!wants(&web, &["name=db"]) && !wants(&web, &["name=web", "status=running"]));
         assert!(wants(&web, &["label=tier"]) && wants(&web, &["label=tier=front", "label=owner=ann"]));
         assert!(!wants(&web, &["label=tier=front", "label=owner=bob"]) && !wants(&web, &["label=x"]));
+        assert!(wants(&web, &["module=web1", "module=x"]) && !wants(&web, &["module=web"]));
+        assert!(wants(&web, &["status=created"]) && !wants(&web, &["exited=0"]));
         web.state = State::Ended(Ended::new(ExitStatus::Exited(3), "exit", None));
         assert!(wants(&web, &["exited=3", "status=exited"]) && !wants(&web, &["exited=0"]));
+    }
+
+    #[test]
+    fn events_are_chosen_by_whole_names_and_kinds() {
+        let web = record("web1", &["tier=front"]);
+        let event = crate::model::event::Event::of(&web, Timestamp(0), crate::model::event::EventKind::Started);
+        let event = EventView::of(1, &event, &web);
+        let wants = |filters: &[&str]| Filter::of_events(&texts(filters)).unwrap().wants_event(&event);
+        assert!(wants(&[]) && wants(&["name=web1"]) && wants(&["type=started", "type=ended"]));
+        assert!(wants(&["module=web1", "label=tier=front", "name=x", "name=web1"]));
+        assert!(!wants(&["name=web1", "module=x"]) && !wants(&["type=ended", "name=web1"]));
+        for none in ["name=web", "module=web", "type=ended", "label=owner", "label=tier=back"] {
+            assert!(!wants(&[none]) && !wants(&[none, "label=tier"]), "{none}");
+        }
     }
 
     #[test]
@@ -187,6 +203,7 @@ mod tests {
     fn labels_have_a_key_and_bounds() {
         let labels = parse_labels(&texts(&["a=1", "b", "a=2=3"])).unwrap();
         assert_eq!(labels.into_iter().collect::<Vec<_>>(), [("a".into(), "2=3".into()), ("b".into(), String::new())]);
+        assert_eq!(parse_labels(&["x".repeat(1024)]).unwrap().len(), 1);
         assert!(parse_labels(&texts(&["=x"])).is_err() && parse_labels(&["x".repeat(1025)]).is_err());
         let many: Vec<String> = (0..65).map(|i| format!("k{i}")).collect();
         assert!(parse_labels(&many[..64]).is_ok() && parse_labels(&many).is_err());

@@ -148,8 +148,10 @@ mod tests {
             assert!(matches!(lines(&line(LINE_BYTES_MAX, end)), Err(Error::BadByte { byte: 1 })), "{end:?}");
             assert!(matches!(lines(&line(0, end)), Err(Error::BadByte { byte: 1 })), "{end:?}");
         }
-        let good = [&[b'x'; LINE_BYTES_MAX + 1][..], b"\x01"].concat();
-        assert!(matches!(lines(&good), Err(Error::LineTooLong { .. })), "as without its last byte");
+        for end in ["\x01", "\x01\n", "x\x01\n", "\r\x01\n"] {
+            let good = [&[b'x'; LINE_BYTES_MAX + 1][..], end.as_bytes()].concat();
+            assert!(matches!(lines(&good), Err(Error::LineTooLong { .. })), "{end:?}: as without what is behind");
+        }
     }
 
     #[test]
@@ -184,6 +186,7 @@ mod tests {
             ": x",
             "(a): x",
             " ",
+            ":x",
         ] {
             assert!(request_text(line.as_bytes()).is_ok(), "{line}");
         }

@@ -88,6 +88,8 @@ mod tests {
             (Unit::MilliCpus, None, "none"),
         ] {
             assert_eq!(view(unit, value).value_text(), text);
+            let used = LimitView { used: value, ..view(unit, None) };
+            assert_eq!(used.used_text().unwrap_or("none".to_owned()), text);
         }
     }
 }

@@ -153,6 +153,20 @@ mod tests {
         for name in ["hello", "a", "9", "web-1", "a.b_c-d", "X", &"x".repeat(63), "console", "com10", "runner"] {
             assert_eq!(name.parse::<Name>().unwrap().as_str(), name);
         }
+        for name in ["abc1", "com", "come", "lptx", "comet1", "nulls", "aux1"] {
+            assert!(name.parse::<Name>().is_ok(), "{name} is no device");
+        }
+    }
+
+    #[test]
+    fn a_name_is_its_text() {
+        let name: Name = "Web-1".parse().unwrap();
+        assert_eq!(
+            (name.to_string(), format!("{name:>7}|"), name.folded()),
+            ("Web-1".into(), "  Web-1|".into(), "web-1".into())
+        );
+        assert_eq!(std::collections::HashMap::from([(name.clone(), 7)]).get("Web-1"), Some(&7), "found by its text");
+        assert_eq!(String::from(name), "Web-1");
     }
 
     #[test]

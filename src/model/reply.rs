@@ -431,6 +431,46 @@ mod tests {
     }
 
     #[test]
+    fn five_sentences_are_the_original_daemons() {
+        let name = |n: &str| n.parse::<Name>().unwrap();
+        let created = Created { name: name("web"), directory: "/tmp/web".into(), run: 1 };
+        let view = Box::new(InstanceView::of(&crate::model::registry::tests::record("web", &[])));
+        assert_eq!(Reply::Created(created).plain(), "Container 'web' created at '/tmp/web'\n");
+        assert_eq!(Reply::Stopped(view.clone()).plain(), "Container 'web' stopped\n");
+        let mut listing = Listing::new(WireFormat::Plain, false);
+        let mut list = listing.head().to_owned();
+        for _ in 0..2 {
+            listing.push(&mut list, &crate::model::registry::tests::record("web", &[]));
+        }
+        assert_eq!(list + listing.tail(), "Available containers: ['web - created', 'web - created']\n");
+        assert_eq!(plain_error(&Error::NotFound("web".into())), "Container not found\n");
+        assert_eq!(plain_error(&Error::UnknownVerb("dance".into())), "Unknown command dance\n");
+        let usage = Error::MissingArgument("run <container_name>".into());
+        assert_eq!(plain_error(&usage), "Usage: run <container_name>\n");
+        assert_eq!(plain_error(&Error::ShuttingDown), "ERR shutting-down the daemon is shutting down\n");
+        let inspected = Inspection { instance: *view, runs: vec![] };
+        let inspected = Reply::Inspected(Box::new(inspected));
+        assert!(inspected.plain().starts_with("{\n  \"name\": \"web\",\n") && inspected.plain().ends_with("\n}\n.\n"));
+        assert!(inspected.json().starts_with("{\"ok\":{") && inspected.json().contains("\"name\":\"web\""));
+    }
+
+    #[test]
+    fn a_line_that_never_ends_is_cut() {
+        const MOST: usize = LineAssembler::LINE_BYTES_MAX;
+        let (mut lines, mut lengths) = (LineAssembler::default(), vec![]);
+        assert!(lines.is_empty());
+        lines.push(&[b'x'; MOST - 1], |line| lengths.push(line.len()));
+        assert!(!lines.is_empty());
+        lines.push(&[b'x'; MOST + 2], |line| lengths.push(line.len()));
+        lines.push(b"x\r\n\n", |line| lengths.push(line.len()));
+        assert!(lines.is_empty());
+        lines.push(b"rest", |line| lengths.push(line.len()));
+        lines.finish(|line| lengths.push(line.len()));
+        lines.finish(|line| lengths.push(line.len()));
+        assert_eq!(lengths, [MOST, MOST, 2, 0, 4]);
+    }
+
+    #[test]
     fn a_text_of_several_lines_ends_with_a_dot_and_hides_none() {
         assert_eq!(dotted(["a", ".", "..b", ""]), "a\n..\n...b\n\n.\n");
     }
@@ -447,6 +487,9 @@ mod tests {
             json_line(&event),
             "{\"event\":{\"type\":\"output\",\"stream\":\"stdout\",\"at\":\"2023-11-14T22:13:20.000000005Z\",\"run\":1,\"text\":\"hi\"}}\n"
         );
+        let compiling = |elapsed_ms| StreamEvent::Compiling { module: "a".parse().unwrap(), queued: None, elapsed_ms };
+        assert_eq!(json_line(&compiling(0)), "{\"type\":\"compiling\",\"module\":\"a\"}\n");
+        assert_eq!(json_line(&compiling(7)), "{\"type\":\"compiling\",\"module\":\"a\",\"elapsed_ms\":7}\n");
         assert_eq!(Reply::Pong.json(), "{\"ok\":{\"pong\":true}}\n");
         assert_eq!(
             json_error(&Error::ShuttingDown),

@@ -506,14 +506,31 @@ mod tests {
         assert_eq!(parse_size("1G"), Ok(1 << 30));
         assert_eq!(parse_size("1MiB"), Ok(1 << 20));
         assert_eq!(parse_size("65536"), Ok(65536));
+        assert_eq!(parse_size("1.5m"), Ok(3 << 19));
         assert_eq!(parse_duration("5"), Ok(Duration::from_secs(5)));
         assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
         for bad in ["", "-1", "m", "1x", "99999999999999999999g"] {
             assert!(parse_size(bad).is_err(), "{bad}");
         }
+        assert_eq!(parse_duration("99y").map(|d| d.as_secs() / 86_400), Ok(36_159));
+        for (number, read) in [("1", Some(1)), ("9", Some(9)), ("0", None), ("10", None), ("x", None)] {
+            assert_eq!(parse_count::<9>(number).ok(), read, "{number}");
+        }
         for bad in ["", "-1s", "soon", "99999999999999y", "1000y"] {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn several_names_are_told_and_none_of_them_twice() {
+        for verb in ["stop", "kill", "restart", "wait", "rm", "inspect", "forget"] {
+            let request = parse_line(&format!("{verb} a b")).unwrap();
+            assert_eq!(request.names().unwrap(), ["a", "b"], "{verb}");
+        }
+        assert_eq!(parse_line("list").unwrap().names(), None);
+        let names = |names: &[&str]| distinct(&names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>());
+        assert!(names(&["a", "b", "A"]).is_ok());
+        assert_eq!(names(&["a", "b", "a"]).unwrap_err().to_string(), "'a' is named twice");
     }
 
     #[test]

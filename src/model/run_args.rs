@@ -189,6 +189,30 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
+    fn processors_are_thousandths_within_bounds() {
+        for (text, milli) in [("0.25", 250), ("2", 2000), ("0.01", 10), ("1024", 1_024_000), ("0.0126", 13)] {
+            assert_eq!(parse_cpus(text), Ok(milli), "{text}");
+        }
+        for bad in ["0", "0.009", "1024.1", "-1", "nan", "inf", "x", ""] {
+            assert!(parse_cpus(bad).unwrap_err().contains("0.01 to 1024"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn of_two_variables_with_one_name_the_later_stands() {
+        let texts = |all: &[&str]| all.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
+        let env = |env: &[&str]| RunArgs { env: texts(env), ..RunArgs::default() }.environment();
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        assert_eq!(env(&["A=1", "B=", "A=2=3"]).unwrap(), [pair("A", "2=3"), pair("B", "")]);
+        for bad in ["A", "=1", "", "A=1\0", "A\0=1"] {
+            let error = env(&[bad]).unwrap_err();
+            assert_eq!((error.code(), error.to_string().contains(" A=1")), (crate::Code::Usage, false), "{bad:?}");
+        }
+        let file = RunArgs { env_file: texts(&["x"]), ..RunArgs::default() };
+        assert!(file.environment().unwrap_err().to_string().contains("--env-file"));
+    }
+
+    #[test]
     fn a_module_that_looks_like_an_option_is_none() {
         for command in [&["--rm", "hello"][..], &["--", "hello"], &["-d"], &["hello", "--rm", "--"]] {
             let command: Vec<String> = command.iter().map(|word| (*word).to_owned()).collect();

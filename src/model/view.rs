@@ -180,3 +180,31 @@ pub struct Inspection {
     /// All known runs.
     pub runs: Vec<RunView>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::instance::{Ended, ExitStatus, State};
+    use crate::model::registry::tests::record;
+
+    #[test]
+    fn what_is_shown_is_the_record_in_words() {
+        let mut web = record("web", &["tier=front"]);
+        let exited = Ended::new(ExitStatus::Exited(3), "exit", Some("why".into()));
+        for (state, status, live) in [
+            (State::Created, "created", true),
+            (State::Running, "running", true),
+            (State::Restarting(exited.clone()), "restarting", true),
+            (State::Ended(exited), "exited (3)", false),
+            (State::Ended(Ended::new(ExitStatus::Lost, "daemon-restart", None)), "lost", false),
+        ] {
+            web.state = state;
+            let view = InstanceView::of(&web);
+            assert_eq!((view.status(), view.is_live()), (status.to_owned(), live));
+            assert_eq!(view.status(), web.state.to_string());
+            let run = RunView::of(&view);
+            assert_eq!((run.module.as_str(), run.exit_code), ("web", web.state.ended().map(|e| e.status.exit_code())));
+            assert_eq!(run.reason, web.state.ended().map(|e| e.reason.clone()));
+        }
+    }
+}

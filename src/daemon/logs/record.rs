@@ -172,7 +172,7 @@ pub(crate) fn promise(file: &[u8]) {
     let mut written = vec![];
     for (header, body) in &all {
         assert_eq!(header.end() - header.position, body.len() as u64);
-        let piece = Piece { at: header.at, run: header.run, stream: header.stream, bytes: body.clone() };
+        let piece = Piece { at: header.at, run: header.run, stream: header.stream, bytes: body.clone(), skipped: 0 };
         let before = written.len();
         piece.encode(header.position, &mut written);
         assert!(written.len() - before <= piece.encoded_bytes_max());

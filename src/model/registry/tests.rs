@@ -126,6 +126,34 @@ fn the_limit_counts_live_instances_only() {
 }
 
 #[test]
+fn what_is_on_its_way_counts_as_alive() {
+    let mut registry = Registry::default();
+    assert!(registry.is_empty());
+    run(&mut registry, "a");
+    assert!(!registry.is_empty());
+    assert!(registry.check_run(&name("b"), 4, 2).is_ok());
+    assert!(matches!(registry.check_run(&name("b"), 4, 3), Err(Error::Limit { .. })));
+}
+
+#[test]
+fn numbers_go_on_after_a_restart() {
+    let mut registry = Registry::default();
+    for n in ["a", "b"] {
+        let id = run(&mut registry, n);
+        end(&mut registry, id);
+    }
+    let mut next = Registry::restore(registry.records().cloned().collect());
+    assert_eq!(run(&mut next, "c"), InstanceId(2));
+    end(&mut next, InstanceId(2));
+    let orders: Vec<_> = next.records().map(|r| r.ended_order).collect();
+    assert_eq!(orders, [Some(0), Some(1), Some(2)]);
+    next.reserve_ids(9);
+    assert_eq!(run(&mut next, "d"), InstanceId(9));
+    next.reserve_ids(3);
+    assert_eq!(run(&mut next, "e"), InstanceId(10), "never backwards");
+}
+
+#[test]
 fn pruning_takes_the_oldest_ends_and_never_the_living() {
     let mut registry = Registry::default();
     run(&mut registry, "alive");
