@@ -43,5 +43,6 @@ mod sandbox;
 mod secrets;
 mod shown;
 mod stop;
+mod supply;
 mod support;
 mod tidy;
