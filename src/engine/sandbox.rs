@@ -432,4 +432,44 @@ pub(super) mod tests {
         assert!(!b.memory_growing(100, usize::MAX, None).unwrap());
         assert_eq!(b.refused, Some(Refused::Memory(usize::MAX)));
     }
+
+    /// Preview 2 has sockets to ask for, and none that reaches anything. Preview 1 has no call to ask with.
+    #[test]
+    fn no_world_has_a_network() {
+        use wasmtime::component::Resource;
+        use wasmtime_wasi::p2::bindings::sockets::instance_network::Host as _;
+        use wasmtime_wasi::p2::bindings::sockets::ip_name_lookup::Host as _;
+        use wasmtime_wasi::p2::bindings::sockets::network::{
+            ErrorCode, IpAddressFamily, IpSocketAddress, Ipv4SocketAddress,
+        };
+        use wasmtime_wasi::p2::bindings::sockets::tcp::HostTcpSocket as _;
+        use wasmtime_wasi::p2::bindings::sockets::tcp_create_socket::Host as _;
+        use wasmtime_wasi::p2::bindings::sockets::udp_create_socket::Host as _;
+        use wasmtime_wasi::sockets::WasiSocketsView as _;
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let address = IpSocketAddress::Ipv4(Ipv4SocketAddress { port, address: (127, 0, 0, 1) });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let engine = Engine::new().unwrap();
+            let mut store = bare().into_store(&engine, World::Component, Usage::default()).unwrap();
+            let mut sockets = store.data_mut().sockets();
+            let network = sockets.instance_network().unwrap();
+            let again = || Resource::new_borrow(network.rep());
+            let tcp = match sockets.create_tcp_socket(IpAddressFamily::Ipv4) {
+                Ok(socket) => sockets.start_connect(socket, again(), address),
+                Err(e) => Err(e),
+            };
+            assert_eq!(tcp.unwrap_err().downcast_ref(), Some(&ErrorCode::AccessDenied));
+            let udp = sockets.create_udp_socket(IpAddressFamily::Ipv4).await;
+            assert_eq!(udp.unwrap_err().downcast_ref(), Some(&ErrorCode::AccessDenied));
+            let name = sockets.resolve_addresses(again(), "localhost".to_owned());
+            assert!(matches!(
+                name.unwrap_err().downcast_ref(),
+                Some(ErrorCode::AccessDenied | ErrorCode::PermanentResolverFailure)
+            ));
+        });
+        assert_eq!(listener.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "nobody came");
+    }
 }
