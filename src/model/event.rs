@@ -157,12 +157,12 @@ mod tests {
         let web = record("web", &["tier=front"]);
         let ended = Ended::new(ExitStatus::Exited(3), "exit", Some("why".into()));
         let line = |kind| {
-            let view = EventView::of(7, &Event::of(&web, Timestamp(0), kind), &web);
+            let view = EventView::of(7, &Event::of(&web, Timestamp(5_000_000), kind), &web);
             assert_eq!(serde_json::to_value(&view).unwrap()["type"], view.kind);
             view.line()
         };
         let about = "web run=1 module=web";
-        let at = "7 1970-01-01T00:00:00.000000Z";
+        let at = "7 1970-01-01T00:00:05.000000Z";
         for (kind, word, rest) in [
             (EventKind::Created(web.launch.clone()), "created", ""),
             (EventKind::Started, "started", ""),

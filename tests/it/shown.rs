@@ -73,7 +73,8 @@ fn instance() -> Value {
         "name": "web", "module": "hello", "digest": HOSTILE, "run": 1, "state": HOSTILE, "exit_code": 3, "reason": HOSTILE,
         "message": HOSTILE, "stop_requested": false, "restart": HOSTILE, "restarts": 0, "remove": false,
         "labels": { HOSTILE: HOSTILE }, "created_at": HOSTILE, "started_at": HOSTILE, "ended_at": HOSTILE,
-        "args": [HOSTILE], "env": [HOSTILE], "directory": HOSTILE, "memory_bytes_max": 1, "disk_bytes_max": 1,
+        "args": [HOSTILE], "env": [HOSTILE], "directory": HOSTILE,
+        "mounts": [{ "host": HOSTILE, "guest": HOSTILE, "read_only": true }], "memory_bytes_max": 1, "disk_bytes_max": 1,
         "files_max": 1, "timeout_ms": null, "cpu_time_ms": null, "cpu_weight": 100, "cpus_milli": null, "cpu_us": null,
         "stopped": null,
     })
@@ -88,7 +89,7 @@ async fn lists_are_tables_of_printable_text() {
         format!("NAME  MODULE  {:width$}  {:width$}  RUN\nweb   hello   {SHOWN}  {SHOWN}  1\n", "STATE", "SINCE");
     assert_eq!((code, out), (0, table));
     let (_, out, _) = shown(&["list", "--format", "json"], &list).await;
-    assert_eq!(out.matches(IN_JSON).count(), 13, "{out}");
+    assert_eq!(out.matches(IN_JSON).count(), 15, "{out}");
 
     let modules = [json!({ "ok": { "modules": [
         { "name": "web", "source": "stored", "path": HOSTILE, "bytes": 1, "digest": HOSTILE },
@@ -102,10 +103,10 @@ async fn lists_are_tables_of_printable_text() {
 
     let limits = [json!({ "ok": { "limits": [
         { "flag": HOSTILE, "default": HOSTILE, "unit": "count", "value": 1, "used": 1, "what": HOSTILE },
-    ] } })];
+    ], "fence": HOSTILE } })];
     let (code, out, _) = shown(&["limits"], &limits).await;
     let table = format!(
-        "{:width$}  VALUE  {:width$}  USED  BOUNDS\n{SHOWN}  1      {SHOWN}  1     {SHOWN}\n",
+        "{:width$}  VALUE  {:width$}  USED  BOUNDS\n{SHOWN}  1      {SHOWN}  1     {SHOWN}\n\nKernel fence: {SHOWN}\n",
         "LIMIT", "DEFAULT"
     );
     assert_eq!((code, out), (0, table));

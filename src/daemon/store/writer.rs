@@ -172,13 +172,15 @@ impl Shared {
     }
 
     /// Brings the log into the database file, as far as readers allow, and syncs both.
-    fn checkpoint(&self, connection: &Connection) {
-        match connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
-            Ok(()) => {}
+    /// False: the other thread is at it.
+    fn checkpoint(&self, connection: &Connection) -> bool {
+        match connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get::<_, bool>(0)) {
+            Ok(busy) => return !busy,
             // What it could not do stays in the log, which grows until it can.
             Err(e) if is_full(&e) => tracing::debug!("no room for a checkpoint"),
             Err(e) => self.break_down(&e.to_string()),
         }
+        true
     }
 
     /// For a store that writes nothing.
@@ -457,13 +459,14 @@ impl Writer {
         if pages < self.checkpoint_at {
             return;
         }
-        self.checkpoint_at = pages.saturating_add(CHECKPOINT_EVERY);
-        if pages >= CHECKPOINT_PAGES_MAX {
-            self.shared.checkpoint(&self.connection);
-        } else {
+        if pages < CHECKPOINT_PAGES_MAX {
             // One that is on its way already is enough.
             let _busy = self.syncer.try_send(Work::Checkpoint);
+        } else if !self.shared.checkpoint(&self.connection) {
+            // Behind the next commit again.
+            return;
         }
+        self.checkpoint_at = pages.saturating_add(CHECKPOINT_EVERY);
     }
 
     /// Keeps the newest events.
@@ -493,7 +496,10 @@ impl Syncer {
                         self.shared.break_down(&format!("a sync failed: {e}"));
                     }
                 }
-                Work::Checkpoint => self.shared.checkpoint(&self.connection),
+                Work::Checkpoint => {
+                    // The writer's own does as much.
+                    self.shared.checkpoint(&self.connection);
+                }
             }
         }
     }
