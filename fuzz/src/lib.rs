@@ -3,7 +3,7 @@
 
 #![allow(dead_code, missing_docs, reason = "the rest of the daemon, which uses it, is not here")]
 
-#[path = "../../src/check.rs"]
+#[path = "../../src/check/mod.rs"]
 pub mod check;
 #[path = "../../src/config.rs"]
 pub mod config;

@@ -94,6 +94,17 @@ pub(crate) fn promise(wasm: &[u8]) {
     let Err(why) = check(wasm) else { return };
     assert!(why.ends_with("are the most") && !why.contains('\n'), "{why}");
     assert_eq!(check(&[wasm, b"what comes behind"].concat()), Err(why));
+    // What is cut short, or has something in it that goes on behind its end, does not fit a section; the compiler says so.
+    let cut = |payload| match payload {
+        Ok(Payload::ModuleSection { unchecked_range, .. } | Payload::ComponentSection { unchecked_range, .. }) => {
+            unchecked_range.end > wasm.len()
+        }
+        Ok(_) => false,
+        Err(_) => true,
+    };
+    if Parser::new(0).parse_all(wasm).any(cut) {
+        return;
+    }
     // A core module is a section of its own in a component, and so is a component (WebAssembly, Component Model, Binary).
     let section = if Parser::is_component(wasm) { 4 } else { 1 };
     let bytes = u32::try_from(wasm.len()).expect("no test is that large");

@@ -471,6 +471,17 @@ mod tests {
         assert!(LogTime::from(Timestamp::MAX).to_string().starts_with("2554-"));
     }
 
+    /// What was written down before there was a budget, a share or a policy.
+    #[test]
+    fn what_an_older_launch_does_not_say_is_the_default() {
+        let old =
+            r#"{"module":"a","digest":"","args":[],"env":[],"directory":"","memory_bytes_max":1,"timeout_ms":null}"#;
+        let launch: Launch = serde_json::from_str(old).unwrap();
+        assert_eq!((launch.disk_bytes_max, launch.files_max), (268_435_456, 10_000));
+        assert_eq!((launch.share, launch.restart), (Share { weight: 100, cpus_milli: None }, RestartPolicy::No));
+        assert!(!launch.remove && !launch.fresh && !launch.pinned);
+    }
+
     /// The table in README.md.
     #[test]
     fn every_end_has_its_word_and_its_code() {

@@ -428,6 +428,8 @@ mod tests {
             assert!(!plain.contains('\x1b'));
             assert!(!json_error(&error).contains("\\u001b"));
         }
+        let fits = "x".repeat(900);
+        assert_eq!(plain_error(&Error::Usage(fits.clone())), format!("ERR usage {fits}\n"));
     }
 
     #[test]

@@ -137,7 +137,11 @@ mod tests {
     #[test]
     fn policies_are_spelled_as_docker_spells_them() {
         for text in ["no", "always", "unless-stopped", "on-failure", "on-failure:3"] {
-            assert_eq!(text.parse::<RestartPolicy>().unwrap().to_string(), text);
+            let policy: RestartPolicy = text.parse().unwrap();
+            assert_eq!(policy.to_string(), text);
+            let json = format!("\"{text}\"");
+            assert_eq!(serde_json::to_string(&policy).unwrap(), json);
+            assert_eq!(serde_json::from_str::<RestartPolicy>(&json).unwrap(), policy);
         }
         assert_eq!("on-failure:0".parse(), Ok(RestartPolicy::OnFailure { retries_max: None }));
         for bad in ["", "never", "on-failure:", "on-failure:-1", "on-failure:+1", "on-failure:99999999999", "Always"] {

@@ -35,11 +35,14 @@ pub const ALL: [(&str, Check); 6] = [
 
 /// However the network cuts the bytes, the same lines come out, and then the same refusal.
 ///
-/// The first two bytes say how many others go before the rest, so that a short input reaches the longest line; the next six
-/// say how long the pieces are.
+/// The first two bytes say how many others go before the rest, if any, so that a short input reaches the longest line; the next
+/// six say how long the pieces are.
 pub fn framing(input: &[u8]) {
     let Some((&[high, low, cuts @ ..], rest)) = input.split_first_chunk::<8>() else { return };
-    let padding = usize::from(u16::from_be_bytes([high, low])) % (frame::LINE_BYTES_MAX + 8);
+    let padding = match u16::from_be_bytes([high, low]).checked_sub(1 << 15) {
+        Some(padding) => usize::from(padding) % (frame::LINE_BYTES_MAX + 8),
+        None => 0,
+    };
     let bytes = [&vec![b'x'; padding][..], rest].concat();
     let whole = read(&[&bytes]);
 
