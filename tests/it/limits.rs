@@ -1,7 +1,9 @@
 //! Every limit that has a flag: just under it, just over it, and an error that names it.
 
-use crate::support::{Harness, soon};
+use crate::support::{Cli, Foreground, Harness, soon};
+use coracle::client::Client;
 use coracle::model::limit::LimitViews;
+use coracle::model::reply::InstanceView;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -36,6 +38,61 @@ async fn all_instances_share_a_budget() {
     raw.ask("run --name b fill").await;
     daemon.wait_for_state("b", "running").await;
     raw.ask("stop b").await;
+}
+
+/// They are refused one by one, and the machine stays as it is.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_greedy_guests_have_no_more_than_all_may_have() {
+    const TOTAL: u64 = 256 << 20;
+    /// What an instance costs beside its memory: its stack, its store, its log, its place in the registry.
+    const EACH: u64 = 128 << 10;
+    let cli = Cli::alone();
+    let guests = crate::support::guests().to_str().unwrap();
+    let words = ["--listen", "127.0.0.1:0", "--modules", guests, "--memory-total", "256m"];
+    let daemon = Foreground::start(&cli, &words);
+    let mut client = Client::connect(daemon.address()).await.unwrap();
+    let resident = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.child.id())).unwrap();
+        let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        most.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
+    };
+    let before = resident();
+    let names: Vec<String> = (0..1000).map(|i| format!("g{i}")).collect();
+    for name in &names {
+        // A limit of the machine, on memories or descriptors, may come first; it is a refusal like any other.
+        match client.run(&["--name", name, "-m", "2m", "greedy"]).await {
+            Ok(_) => {}
+            Err(e) => assert!(e.to_string().contains("--mappings"), "{e}"),
+        }
+    }
+    let used = soon("all that there is", async {
+        loop {
+            let all: LimitViews = client.request(&["limits"]).await.unwrap();
+            let used = all.limits.iter().find(|limit| limit.flag == "--memory-total").unwrap().used.unwrap();
+            assert!(used <= TOTAL, "{used}");
+            if used > TOTAL - (1 << 20) {
+                break used;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert!(used <= TOTAL);
+    // Who comes now does not fit: its one page is refused, and it is told why.
+    let live = client.list_filtered(&["status=running".to_owned()]).await.unwrap().len();
+    assert!(live > 100, "{live}");
+    assert!(resident() <= before + TOTAL + EACH * 1000, "{} MiB", (resident() - before) >> 20);
+    for result in client.each::<InstanceView>(&["kill"], &names).await.unwrap() {
+        // One that never began to run has nothing to be killed.
+        drop(result);
+    }
+    let created = client.run(&["hello"]).await.unwrap();
+    let view: InstanceView = soon("hello", client.request(&["wait", created.name.as_str()])).await.unwrap();
+    assert_eq!(view.exit_code, Some(0));
+    let all: LimitViews = client.request(&["limits"]).await.unwrap();
+    let used = all.limits.iter().find(|limit| limit.flag == "--memory-total").unwrap().used;
+    assert_eq!(used, Some(0), "all of it is given back");
 }
 
 #[tokio::test(flavor = "multi_thread")]
