@@ -55,7 +55,7 @@ pub(super) struct Finished {
 impl Finished {
     /// Returns when the end and the output before it are written down, and tells whoever waits.
     pub(super) async fn settle(self, live: &Arc<Live>) -> Next {
-        live.log.flushed().await;
+        live.log.flushed_first().await;
         self.supervisor.written(self.ticket, &self.view.name).await;
         if let Next::Over = self.next
             && self.view.remove

@@ -45,6 +45,7 @@ impl Daemon {
         let log = std::fs::File::options().append(true).create(true).open(path("stderr")).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_coracle"));
         command.args(["daemon", "--listen", "127.0.0.1:0", "--memory-total", "1100m", "--module-cache", "32"]);
+        command.args(["--compile-queue", &instances.max(64).to_string()]);
         command.args(["--instances", &instances.to_string(), "--connections", &(4 * instances + 64).to_string()]);
         command.args(["--handles", "128", "--disk-max", "128g"]);
         command.arg("--state-dir").arg(path("state")).arg("--root").arg(path("root"));

@@ -150,6 +150,8 @@ impl Logs {
 /// The log of one instance over all its runs.
 pub struct Log {
     id: InstanceId,
+    /// Before anything of it was due.
+    begun: Instant,
     /// For the thread's queue.
     this: Weak<Log>,
     work: Arc<Work>,
@@ -176,6 +178,8 @@ struct State {
     /// Bytes that became pending since this log is in memory, and how many of them the thread has taken.
     printed: u64,
     taken: u64,
+    /// Of the first, up to which somebody waits who goes before the other logs.
+    awaited: u64,
     queued: Option<Queued>,
     /// Nothing is written any more.
     closed: bool,
@@ -189,7 +193,18 @@ struct State {
 #[derive(Clone, Copy)]
 struct Queued {
     due: Instant,
-    urgent: bool,
+    when: When,
+}
+
+/// When the thread should come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum When {
+    /// In a moment, for more to come.
+    Soon,
+    /// Behind those that came before.
+    Now,
+    /// Before all others: somebody waits, and what is pending is little.
+    First,
 }
 
 #[derive(Default)]
@@ -227,6 +242,7 @@ impl Log {
     fn new(id: InstanceId, ring: Arc<Mutex<Ring>>, shared: &Shared) -> Arc<Log> {
         Arc::new_cyclic(|this| Log {
             id,
+            begun: Instant::now(),
             this: Weak::clone(this),
             work: Arc::clone(&shared.work),
             ring,
@@ -271,11 +287,24 @@ impl Log {
     ///
     /// Nothing is lost: it only waits.
     pub async fn flushed(&self) {
+        self.flush_when(When::Now).await;
+    }
+
+    /// [`Log::flushed`], before the other logs: for a run that is over, whose end waits for it. It prints no more, so what is
+    /// pending is at most [`PENDING_BYTES_MAX`].
+    pub(super) async fn flushed_first(&self) {
+        self.flush_when(When::First).await;
+    }
+
+    async fn flush_when(&self, when: When) {
         let mut progress = self.progress.subscribe();
         let printed = {
             let mut state = lock(&self.state);
             if !state.pending.is_empty() {
-                self.queue(&mut state, true);
+                if when == When::First {
+                    state.awaited = state.printed;
+                }
+                self.queue(&mut state, when);
             }
             state.printed
         };
@@ -328,15 +357,18 @@ impl Log {
         blocking(move || lock(&ring).dropped()).await
     }
 
-    /// Has the thread come here: soon, or at once if it is urgent.
-    fn queue(&self, state: &mut State, urgent: bool) {
-        if state.queued.is_some_and(|queued| queued.urgent || !urgent) {
+    /// Has the thread come here.
+    fn queue(&self, state: &mut State, when: When) {
+        if state.queued.is_some_and(|queued| queued.when >= when) {
             return;
         }
         let Some(this) = self.this.upgrade() else { return };
-        let now = Instant::now();
-        let due = if urgent { now } else { now + writer::LINGER };
-        let before = state.queued.replace(Queued { due, urgent }).map(|queued| queued.due);
+        let due = match when {
+            When::Soon => Instant::now() + writer::LINGER,
+            When::Now => Instant::now(),
+            When::First => self.begun,
+        };
+        let before = state.queued.replace(Queued { due, when }).map(|queued| queued.due);
         if !self.work.schedule(this, before, due) {
             self.close_with(state);
         }
@@ -381,7 +413,8 @@ impl Log {
         state.taken += pieces.iter().map(Piece::printed).sum::<u64>();
         let flushed = state.taken;
         if !state.pending.is_empty() {
-            self.queue(&mut state, true);
+            let when = if state.taken < state.awaited { When::First } else { When::Now };
+            self.queue(&mut state, when);
         }
         Some(Batch { pieces, cost, flushed })
     }
@@ -493,8 +526,8 @@ impl Sink for Log {
         }
         if !state.closed {
             state.push(stream, bytes, at, Instant::now(), self.record_bytes_max);
-            let urgent = state.pending_cost >= FLUSH_BYTES;
-            self.queue(&mut state, urgent);
+            let when = if state.pending_cost >= FLUSH_BYTES { When::Now } else { When::Soon };
+            self.queue(&mut state, when);
         }
         drop(state);
         self.printed.notify_waiters();

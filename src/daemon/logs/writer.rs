@@ -101,6 +101,12 @@ impl Work {
         }
     }
 
+    /// Whose turn is next.
+    #[cfg(test)]
+    pub(super) fn first(&self) -> Option<InstanceId> {
+        lock(&self.jobs).logs.first_key_value().map(|((_, id), _)| *id)
+    }
+
     /// The thread.
     pub(super) fn run(&self) {
         let _end = End(self);

@@ -149,6 +149,48 @@ async fn the_files_are_bounded_and_what_is_gone_is_counted_exactly() {
     }
 }
 
+/// Behind a crowd that prints without end the stop of one would wait for a turn of each.
+#[tokio::test]
+async fn the_end_of_a_run_goes_before_the_other_logs() {
+    let house = house(PLENTY);
+    let much = "x".repeat(FLUSH_BYTES);
+    let crowd: Vec<Arc<Log>> = (2..40).map(|id| house.logs.get(InstanceId(id))).collect();
+    let ended = house.logs.get(InstanceId(40));
+    {
+        // The thread comes to this one, and stays until it is let go.
+        let _held = lock(&house.log.ring);
+        put(&house.log, Stdout, &much);
+        soon(async {
+            while house.log.work.first().is_some() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        for log in &crowd {
+            log.begin(1, false);
+            put(log, Stdout, &much);
+        }
+        ended.begin(1, false);
+        put(&ended, Stdout, "the last line\n");
+        assert_eq!(house.log.work.first(), Some(InstanceId(2)), "in their order");
+        let mut waits = std::pin::pin!(ended.flushed());
+        assert!(look(waits.as_mut()).is_pending());
+        assert_eq!(house.log.work.first(), Some(InstanceId(2)), "nor does somebody who reads go before");
+        let mut waits = std::pin::pin!(ended.flushed_first());
+        assert!(look(waits.as_mut()).is_pending());
+        assert_eq!(house.log.work.first(), Some(InstanceId(40)));
+    }
+    soon(ended.flushed()).await;
+    for log in &crowd {
+        soon(log.flushed()).await;
+    }
+}
+
+/// One look at a future.
+fn look<F: Future>(future: std::pin::Pin<&mut F>) -> std::task::Poll<F::Output> {
+    future.poll(&mut std::task::Context::from_waker(std::task::Waker::noop()))
+}
+
 #[tokio::test]
 async fn single_bytes_stay_within_the_limit_too() {
     let house = house(4096);
