@@ -168,7 +168,8 @@ fn crashed(said: &str) -> Unavailable {
     Unavailable::Overrun(format!("the compiler crashed on it: {}", escape::short(said, REASON_BYTES_MAX)))
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use super::*;
     use std::os::unix::process::ExitStatusExt;

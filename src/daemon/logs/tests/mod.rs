@@ -151,6 +151,7 @@ async fn the_files_are_bounded_and_what_is_gone_is_counted_exactly() {
 
 /// Behind a crowd that prints without end the stop of one would wait for a turn of each.
 #[tokio::test]
+#[expect(clippy::await_holding_lock, reason = "it is what holds up the other thread; no task here takes it")]
 async fn the_end_of_a_run_goes_before_the_other_logs() {
     let house = house(PLENTY);
     let much = "x".repeat(FLUSH_BYTES);
