@@ -1,6 +1,6 @@
 //! A connection between a client and a daemon, whatever carries it: TCP, a Unix socket, or TLS over TCP. Both ends use it.
 //!
-//! It moves bytes and knows who is at the other end, as far as the kernel tells ([`peer`]); it knows nothing of requests.
+//! It moves bytes and knows who is at the other end, as far as the kernel tells (`peer`); it knows nothing of requests.
 
 pub mod peer;
 pub mod tls;
