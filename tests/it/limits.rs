@@ -61,7 +61,7 @@ async fn a_thousand_greedy_guests_have_no_more_than_all_may_have() {
     let names: Vec<String> = (0..1000).map(|i| format!("g{i}")).collect();
     for name in &names {
         // A limit of the machine, on memories or descriptors, may come first; it is a refusal like any other.
-        match client.run(&["--name", name, "-m", "2m", "greedy"]).await {
+        match client.run(&["--name", name, "-m", "2m", "hoarder"]).await {
             Ok(_) => {}
             Err(e) => assert!(e.to_string().contains("--mappings"), "{e}"),
         }
