@@ -366,7 +366,11 @@ impl Store {
                 return;
             }
         }
-        drop(lock(&self.lock).take());
+        // Not by closing alone: a process that was forked and has not come to its exec yet has this handle as well, and
+        // flock(2) is of the open file, whoever has it.
+        if let Some(Err(e)) = lock(&self.lock).take().map(|file| file.unlock()) {
+            tracing::warn!("cannot let go of the lock of {}: {e}", self.directory.display());
+        }
     }
 
     fn ask<T>(&self, question: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {

@@ -608,3 +608,15 @@ proptest! {
         let _refused = live_with(&connection);
     }
 }
+
+#[test]
+fn a_closed_store_can_be_opened_whoever_still_has_its_handles() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).unwrap();
+    // As in a child between fork(2) and exec(2).
+    let inherited = lock(&store.lock).as_ref().unwrap().try_clone().unwrap();
+    assert!(open(directory.path()).is_err(), "two daemons on one directory");
+    store.close();
+    open(directory.path()).unwrap();
+    drop(inherited);
+}
