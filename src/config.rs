@@ -103,6 +103,8 @@ pub struct Faults {
     pub panics_at_entry: Vec<String>,
     /// Instances, by name, whose task panics in the call of the host that prints.
     pub panics_at_output: Vec<String>,
+    /// Instances, by name, whose task panics before there is a guest.
+    pub panics_in_task: Vec<String>,
     /// The clock of pre-emption stands still.
     pub no_ticks: bool,
 }

@@ -7,6 +7,8 @@ use crate::config::Limits;
 use crate::daemon::compile;
 use crate::engine::Needs;
 use crate::error::{Error, Result};
+use crate::model::instance::InstanceId;
+use std::collections::HashMap;
 
 /// Descriptors of an instance whatever it does: its directory, lent and opened, and the code that it runs (wasmtime keeps the
 /// file of mapped code open).
@@ -41,6 +43,8 @@ pub(super) struct Budget {
     handles_max: usize,
     files: Account,
     mappings: Account,
+    /// What the present run of each instance was promised.
+    held: HashMap<InstanceId, Promise>,
 }
 
 #[derive(Debug)]
@@ -49,9 +53,8 @@ struct Account {
     max: usize,
 }
 
-/// What one run was promised; given back with [`Budget::release`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Promise {
+#[derive(Debug, Clone, Copy)]
+struct Promise {
     files: usize,
     mappings: usize,
 }
@@ -76,15 +79,20 @@ impl Budget {
             )));
         }
         let account = |max| Account { promised: 0, max };
-        Ok(Budget { handles_max: limits.handles_max, files: account(files), mappings: account(mappings) })
+        Ok(Budget {
+            handles_max: limits.handles_max,
+            files: account(files),
+            mappings: account(mappings),
+            held: HashMap::new(),
+        })
     }
 
-    /// Promises a run what it may need.
+    /// Promises the next run of an instance what it may need; given back with [`Budget::release`].
     ///
     /// # Errors
     ///
     /// [`Error::Limit`]; nothing is promised then.
-    pub(super) fn promise(&mut self, needs: Needs, mounts: usize) -> Result<Promise> {
+    pub(super) fn promise(&mut self, id: InstanceId, needs: Needs, mounts: usize) -> Result<()> {
         let promise = Promise {
             // Each directory of the host is lent and opened, as its own is.
             files: 2 * mounts + if needs.files { most_files(self.handles_max) } else { DESCRIPTORS_EACH },
@@ -104,7 +112,9 @@ impl Budget {
                 name: "--mappings, vm.max_map_count",
             }
         })?;
-        Ok(promise)
+        let before = self.held.insert(id, promise);
+        assert!(before.is_none(), "an instance has one run at a time");
+        Ok(())
     }
 
     /// Open files: promised, and how many there are to promise.
@@ -117,10 +127,12 @@ impl Budget {
         (self.mappings.promised, self.mappings.max)
     }
 
-    /// The run is over.
-    pub(super) fn release(&mut self, promise: Promise) {
-        self.files.promised -= promise.files;
-        self.mappings.promised -= promise.mappings;
+    /// The run of an instance is over, however it came to its end.
+    pub(super) fn release(&mut self, id: InstanceId) {
+        if let Some(promise) = self.held.remove(&id) {
+            self.files.promised -= promise.files;
+            self.mappings.promised -= promise.mappings;
+        }
     }
 }
 
@@ -197,12 +209,12 @@ mod tests {
     fn what_was_promised_is_given_back_whole() {
         let mut budget = budget(29, 100);
         let opens = Needs { files: true, memories: 1 };
-        let first = budget.promise(opens, 0).unwrap();
-        let second = budget.promise(opens, 0).unwrap();
-        assert!(budget.promise(opens, 0).unwrap_err().to_string().contains("--open-files"));
-        let frugal = budget.promise(Needs { files: false, memories: 1 }, 0).unwrap();
-        for promise in [first, second, frugal] {
-            budget.release(promise);
+        budget.promise(InstanceId(1), opens, 0).unwrap();
+        budget.promise(InstanceId(2), opens, 0).unwrap();
+        assert!(budget.promise(InstanceId(3), opens, 0).unwrap_err().to_string().contains("--open-files"));
+        budget.promise(InstanceId(3), Needs { files: false, memories: 1 }, 0).unwrap();
+        for id in [1, 2, 3, 3] {
+            budget.release(InstanceId(id));
         }
         assert_eq!((budget.files.promised, budget.mappings.promised), (0, 0));
     }
@@ -235,9 +247,9 @@ mod tests {
     fn a_refusal_promises_nothing() {
         let mut budget = budget(1000, 5);
         let large = Needs { files: true, memories: 4 };
-        budget.promise(large, 0).unwrap();
-        assert!(budget.promise(large, 0).unwrap_err().to_string().contains("--mappings"));
+        budget.promise(InstanceId(1), large, 0).unwrap();
+        assert!(budget.promise(InstanceId(2), large, 0).unwrap_err().to_string().contains("--mappings"));
         assert_eq!((budget.files.promised, budget.mappings.promised), (13, 5));
-        assert!(budget.promise(Needs { files: true, memories: usize::MAX }, 0).is_err());
+        assert!(budget.promise(InstanceId(2), Needs { files: true, memories: usize::MAX }, 0).is_err());
     }
 }

@@ -99,14 +99,15 @@ impl Task {
     }
 
     async fn one_run(&mut self, prepared: Prepared) -> Next {
-        let Prepared { run, program, sandbox, workspace, mounts, promise, ticket } = prepared;
+        let Prepared { run, program, sandbox, workspace, mounts, ticket } = prepared;
         let control = self.live.control();
+        assert!(!self.supervisor.breaks_task(&self.spec.name), "a fault that was asked for");
         if let Err(error) = ticket.recorded().await {
             // Nothing runs that the daemon could forget.
             let ended = Ended::new(ExitStatus::Failed, "state", Some(error.to_string()));
             // To a policy it is a run that failed.
             let pause = (&mut self.back_off, Duration::ZERO);
-            return self.supervisor.finish(self.id, ended, &self.live, promise, pause).settle(&self.live).await;
+            return self.supervisor.finish(self.id, ended, &self.live, pause).settle(&self.live).await;
         }
         self.live.progress.send_modify(|p| p.run = run);
         let account = &self.live.account;
@@ -146,7 +147,7 @@ impl Task {
         };
         drop((workspace, mounts));
         let pause = (&mut self.back_off, begun.elapsed());
-        let finished = self.supervisor.finish(self.id, ended, &self.live, promise, pause);
+        let finished = self.supervisor.finish(self.id, ended, &self.live, pause);
         finished.settle(&self.live).await
     }
 

@@ -1,7 +1,6 @@
 //! What an instance goes through after its first run was accepted: guest code, the end, the next run, the removal; and what a
 //! daemon does about the instances of an earlier one.
 
-use crate::daemon::budget::Promise;
 use crate::daemon::clock;
 use crate::daemon::live::{Live, Why};
 use crate::daemon::logs;
@@ -86,7 +85,6 @@ impl Supervisor {
     }
 
     /// What the task needs for a run that was accepted. The lock is held.
-    #[expect(clippy::too_many_arguments, reason = "the parts of a run come together in this one place")]
     pub(super) fn prepare(
         &self,
         id: InstanceId,
@@ -94,7 +92,6 @@ impl Supervisor {
         live: &Arc<Live>,
         spec: &RunSpec,
         ready: Ready,
-        promise: Promise,
         ticket: Ticket,
     ) -> Prepared {
         let mut args = vec![spec.argv0.clone().unwrap_or_else(|| spec.module.to_string())];
@@ -129,7 +126,7 @@ impl Supervisor {
             }),
         };
         let Ready { loaded: Loaded { program, .. }, workspace, mounts } = ready;
-        Prepared { run, program, sandbox, workspace, mounts, promise, ticket }
+        Prepared { run, program, sandbox, workspace, mounts, ticket }
     }
 
     /// Guest code was entered.
@@ -147,11 +144,10 @@ impl Supervisor {
         id: InstanceId,
         mut ended: Ended,
         live: &Live,
-        promise: Promise,
         pause: (&mut BackOff, Duration),
     ) -> Finished {
         let mut state = self.lock();
-        state.budget.release(promise);
+        state.budget.release(id);
         let record = state.registry.by_id(id).expect("a live instance has a record");
         // Asked under the lock, so that none comes between; also if it left by itself in the time that it was given for it.
         let restart = live.control().asked_for() == Some(Why::Restart);
@@ -251,13 +247,13 @@ impl Supervisor {
                 // It came while the run was being prepared; the pause knows what to do.
                 return Next::Pause(Duration::ZERO);
             }
-            match state.budget.promise(ready.loaded.program.needs(), ready.mounts.len()) {
-                Ok(promise) => {
+            match state.budget.promise(id, ready.loaded.program.needs(), ready.mounts.len()) {
+                Ok(()) => {
                     let event = state.registry.next_run(id, launch, clock::now());
                     let run = event.run;
                     let (ticket, _) = self.apply_run(&mut state, event, spec);
                     live.log.begin(run, false);
-                    return Next::Run(Box::new(self.prepare(id, run, live, spec, ready, promise, ticket)));
+                    return Next::Run(Box::new(self.prepare(id, run, live, spec, ready, ticket)));
                 }
                 Err(error) => error,
             }
@@ -322,6 +318,7 @@ impl Supervisor {
     pub(super) fn abandon(&self, id: InstanceId, live: &Arc<Live>) {
         let view = {
             let mut state = self.lock();
+            state.budget.release(id);
             let Some(record) = state.registry.by_id(id) else { return };
             let run = record.run;
             let kind = match record.state {

@@ -7,7 +7,7 @@
 use crate::config::{Faults, Limits};
 use crate::daemon::attachment::{Attachment, Started};
 use crate::daemon::blocking;
-use crate::daemon::budget::{Budget, Promise};
+use crate::daemon::budget::Budget;
 use crate::daemon::clock;
 use crate::daemon::compile::Compiling;
 use crate::daemon::instance_task::Task;
@@ -118,7 +118,6 @@ pub(super) struct Prepared {
     pub(super) workspace: Workspace,
     /// Likewise.
     pub(super) mounts: Vec<Mounted>,
-    pub(super) promise: Promise,
     pub(super) ticket: Ticket,
 }
 
@@ -230,6 +229,11 @@ impl Supervisor {
         Arc::clone(&self.0.connections)
     }
 
+    /// Whether the task of this instance is to panic: a fault that was asked for.
+    pub(super) fn breaks_task(&self, name: &Name) -> bool {
+        self.0.faults.panics_in_task.iter().any(|broken| *broken == name.as_str())
+    }
+
     /// How many instances are alive.
     pub fn live(&self) -> usize {
         self.lock().registry.live()
@@ -321,7 +325,7 @@ impl Supervisor {
             return Err(Error::NotFound(spec.name.to_string()));
         }
         let event = state.registry.decide_run(&spec.name, launch, self.0.limits.instances_max, clock::now())?;
-        let promise = state.budget.promise(ready.loaded.program.needs(), ready.mounts.len())?;
+        state.budget.promise(event.id, ready.loaded.program.needs(), ready.mounts.len())?;
         let (id, run) = (event.id, event.run);
         let (ticket, recorded) = self.apply_run(&mut state, event, &spec);
         let log = self.0.logs.get(id);
@@ -333,7 +337,7 @@ impl Supervisor {
         self.count(&state);
         let attachment = attach.then(|| Attachment::new(log, run, stdin, Done::of(&live)));
         let created = Created { name: spec.name.clone(), directory, run };
-        let prepared = self.prepare(id, run, &live, &spec, ready, promise, ticket);
+        let prepared = self.prepare(id, run, &live, &spec, ready, ticket);
         self.spawn(id, live, spec, Next::Run(Box::new(prepared)));
         Ok((created, attachment, recorded))
     }

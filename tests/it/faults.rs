@@ -35,12 +35,14 @@ async fn a_panic_ends_the_run_that_it_happened_in_and_no_other() {
 async fn a_run_that_broke_holds_nothing_back() {
     let daemon = Harness::with(|config| {
         config.faults.panics_at_output = vec!["chatty".into()];
+        config.faults.panics_in_task = vec!["both".into()];
         config.limits.mappings_max = Some(2);
         config.limits.instances_max = 1;
     })
     .await;
     for _ in 0..3 {
         assert_eq!(daemon.run_to_end(&["chatty"]).await.reason.as_deref(), Some("internal"));
+        assert_eq!(daemon.run_to_end(&["both"]).await.reason.as_deref(), Some("internal"), "a task that broke");
         assert_eq!(daemon.run_to_end(&["exit_7"]).await.exit_code, Some(7));
     }
 }
