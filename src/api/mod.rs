@@ -3,5 +3,6 @@
 mod connection;
 pub mod door;
 mod guard;
+mod several;
 mod streams;
 pub mod text;

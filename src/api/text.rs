@@ -2,8 +2,9 @@
 
 use super::connection::{self, Closed, Incoming, Outgoing};
 use super::guard::Guard;
+use super::several::Gone;
 use crate::config::{Limits, fixed};
-use crate::daemon::{Attachment, Compiling, Done, Supervisor};
+use crate::daemon::{Attachment, Compiling, Supervisor};
 use crate::engine::{self, StdinPipe};
 use crate::error::{Error, Result};
 use crate::model::escape;
@@ -172,29 +173,22 @@ impl Connection {
         let result = match request {
             Request::Run(args) => return self.run(*args).await,
             Request::Stop(args) => {
-                return self.end_each(&args.names, |name| supervisor.stop(name, args.time), Reply::Stopped).await;
+                let ask = |supervisor: &Supervisor, name: &Name| supervisor.stop(name, args.time);
+                return self.end_each(&args.names, ask, Reply::Stopped).await;
             }
-            Request::Kill(names) => {
-                return self.end_each(&names.names, |name| supervisor.kill(name), Reply::Killed).await;
-            }
+            Request::Kill(names) => return self.end_each(&names.names, Supervisor::kill, Reply::Killed).await,
             Request::Wait(args) => return self.wait(args).await,
             Request::Restart(args) => return self.restart(args).await,
             Request::Logs(args) => return self.logs(&args).await,
             Request::Events(args) => return self.events(&args).await,
             Request::Put(args) => return self.put(args).await,
-            Request::Rm(args) => self.remove(&args).await,
+            Request::Rm(args) => return self.remove(args).await,
             Request::Prune(args) => self.prune(&args).await,
             Request::List(args) => return self.list(&args).await,
-            Request::Inspect(names) => {
-                one_by_one(&supervisor, &names.names, |name| {
-                    let supervisor = supervisor.clone();
-                    async move { supervisor.inspect(&name).await.map(|view| Reply::Inspected(Box::new(view))) }
-                })
-                .await
-            }
+            Request::Inspect(names) => return self.inspect(&names.names).await,
             Request::Limits(_) => Ok(Reply::Limits(supervisor.limit_views())),
             Request::Modules(_) => Ok(Reply::Modules(supervisor.modules().await)),
-            Request::Forget(names) => self.forget(&names.names).await,
+            Request::Forget(names) => return self.forget(&names.names).await,
             Request::Auth(args) => match self.guard.auth(&args) {
                 Err(error @ Error::NotProved(_)) => return self.not_for_you(error).await,
                 answer => answer,
@@ -396,73 +390,37 @@ impl Connection {
         Outcome::Close
     }
 
-    /// Verbs that wait for ends: all are asked first, so that the waits run side by side.
-    async fn end_each(
-        &mut self,
-        names: &[String],
-        ask: impl Fn(&Name) -> Result<Option<Done>>,
-        say: fn(Box<reply::InstanceView>) -> Reply,
-    ) -> Outcome {
-        let asked: Vec<(String, Result<Option<Done>>)> =
-            names.iter().map(|n| (n.clone(), self.supervisor.name(n).and_then(|name| ask(&name)))).collect();
-        let waited = async {
-            let mut results = Vec::with_capacity(asked.len());
-            for (name, asked) in asked {
-                results.push(match asked {
-                    Ok(Some(done)) => Ok(say(Box::new(done.wait().await))),
-                    Ok(None) => name.try_into().map(Reply::NeverStarted),
-                    Err(error) => Err(error),
-                });
-            }
-            results
-        };
-        let results = tokio::select! {
-            biased;
-            results = waited => results,
-            () = self.incoming.gone() => return Outcome::Close,
-        };
-        self.reply(gather(results)).await
-    }
-
     async fn wait(&mut self, args: WaitArgs) -> Outcome {
-        let supervisor = self.supervisor.clone();
         match args.condition {
             Condition::Stopped => {
-                self.end_each(&args.names, |name| supervisor.wait(name).map(Some), Reply::Waited).await
+                self.end_each(&args.names, |supervisor, name| supervisor.wait(name).map(Some), Reply::Waited).await
             }
             Condition::Running => {
-                let running = one_by_one(&supervisor, &args.names, |name| {
-                    let supervisor = supervisor.clone();
-                    async move { supervisor.wait_until_running(&name).await.map(|view| Reply::Running(Box::new(view))) }
-                });
-                self.unless_gone(running).await
+                self.one_by_one(&args.names, Gone::Left, |supervisor, name| async move {
+                    supervisor.wait_until_running(&name).await.map(|view| Reply::Running(Box::new(view)))
+                })
+                .await
             }
         }
     }
 
     async fn restart(&mut self, args: StopArgs) -> Outcome {
-        let supervisor = self.supervisor.clone();
-        let restarted = one_by_one(&supervisor, &args.names, |name| {
-            let supervisor = supervisor.clone();
-            async move { supervisor.restart(&name, args.time).await.map(Reply::Restarted) }
-        });
-        self.unless_gone(restarted).await
+        self.one_by_one(&args.names, Gone::Left, |supervisor, name| async move {
+            supervisor.restart(&name, args.time).await.map(Reply::Restarted)
+        })
+        .await
     }
 
-    /// Replies with what comes of it; a client that left is not waited for.
-    async fn unless_gone(&mut self, work: impl Future<Output = Result<Reply>>) -> Outcome {
-        let result = tokio::select! {
-            biased;
-            result = work => result,
-            () = self.incoming.gone() => return Outcome::Close,
-        };
-        self.reply(result).await
+    async fn inspect(&mut self, names: &[String]) -> Outcome {
+        self.one_by_one(names, Gone::Left, |supervisor, name| async move {
+            supervisor.inspect(&name).await.map(|view| Reply::Inspected(Box::new(view)))
+        })
+        .await
     }
 
-    async fn remove(&self, args: &RmArgs) -> Result<Reply> {
-        one_by_one(&self.supervisor, &args.names, |name| {
-            let supervisor = self.supervisor.clone();
-            async move { supervisor.remove(&name, args.force, args.volumes).await.map(|()| Reply::Removed(name)) }
+    async fn remove(&mut self, args: RmArgs) -> Outcome {
+        self.one_by_one(&args.names, Gone::Done, |supervisor, name| async move {
+            supervisor.remove(&name, args.force, args.volumes).await.map(|()| Reply::Removed(name))
         })
         .await
     }
@@ -472,10 +430,9 @@ impl Connection {
         self.supervisor.prune(&filter, args.volumes).await.map(Reply::Pruned)
     }
 
-    async fn forget(&self, names: &[String]) -> Result<Reply> {
-        one_by_one(&self.supervisor, names, |name| {
-            let supervisor = self.supervisor.clone();
-            async move { supervisor.forget(&name).await.map(|()| Reply::Forgotten(name)) }
+    async fn forget(&mut self, names: &[String]) -> Outcome {
+        self.one_by_one(names, Gone::Done, |supervisor, name| async move {
+            supervisor.forget(&name).await.map(|()| Reply::Forgotten(name))
         })
         .await
     }
@@ -564,32 +521,6 @@ fn hello() -> Hello {
         engine: engine::VERSION.to_owned(),
         features: FEATURES.map(str::to_owned).to_vec(),
     }
-}
-
-/// Each name in its turn.
-async fn one_by_one<F: Future<Output = Result<Reply>>>(
-    supervisor: &Supervisor,
-    names: &[String],
-    one: impl Fn(Name) -> F,
-) -> Result<Reply> {
-    let mut results = Vec::with_capacity(names.len());
-    for name in names {
-        results.push(match supervisor.name(name) {
-            Ok(name) => one(name).await,
-            Err(error) => Err(error),
-        });
-    }
-    gather(results)
-}
-
-/// One name: its own reply. Several: each on its own.
-fn gather(mut results: Vec<Result<Reply>>) -> Result<Reply> {
-    if results.len() == 1
-        && let Some(only) = results.pop()
-    {
-        return only;
-    }
-    Ok(Reply::Each(results))
 }
 
 /// A line of an attached client: bytes for the guest, or `None` for the end of its input.

@@ -3,9 +3,11 @@
 //! request that streams.
 
 mod list;
+mod several;
 mod stream;
 
 pub use list::Listing;
+pub use several::Several;
 pub use stream::StreamEvent;
 
 use crate::error::{Code, Error};
@@ -23,7 +25,7 @@ use serde::{Deserialize, Serialize};
 /// The longest plain reply to `run` and `stop`, with its line end: one `recv(1024)` gets it whole.
 pub const REPLY_BYTES_MAX: usize = 1024;
 
-/// What a request came to, but for `list`: see [`Listing`].
+/// What a request came to; for `list` see [`Listing`], for a verb with several names [`Several`].
 #[derive(Debug, Clone)]
 pub enum Reply {
     /// `run` was accepted.
@@ -72,8 +74,6 @@ pub enum Reply {
     Help(String),
     /// `shutdown`.
     ShuttingDown,
-    /// A verb with several names: each on its own.
-    Each(Vec<Result<Reply, Error>>),
 }
 
 /// An accepted run.
@@ -295,17 +295,6 @@ impl Reply {
             Reply::Format(_) => "Format plain\n".to_owned(),
             Reply::Help(text) => dotted(text.trim_end().lines()),
             Reply::ShuttingDown => "Shutting down\n".to_owned(),
-            Reply::Each(results) => {
-                let mut out = String::new();
-                for result in results {
-                    match result {
-                        Ok(reply) => out.push_str(&reply.plain()),
-                        Err(error) => out.push_str(&plain_error(error)),
-                    }
-                }
-                out.push_str(".\n");
-                out
-            }
         }
     }
 
@@ -339,16 +328,6 @@ impl Reply {
             } }),
             Reply::Help(text) => json!({ "help": text }),
             Reply::ShuttingDown => json!({ "shutting_down": true }),
-            Reply::Each(results) => {
-                let each: Vec<Line<serde_json::Value>> = results
-                    .iter()
-                    .map(|r| match r {
-                        Ok(reply) => Line::Ok(reply.json_value()),
-                        Err(error) => Line::Error(Refusal::from(error)),
-                    })
-                    .collect();
-                json!({ "each": each })
-            }
         }
     }
 }

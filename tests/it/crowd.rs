@@ -82,6 +82,16 @@ impl Watched {
         socket.connect(self.address).await.unwrap()
     }
 
+    /// A client that has asked for something and then for a ping, and reads nothing more once the reply has begun.
+    async fn reader(&self, request: &str) -> BufReader<TcpStream> {
+        let mut reader = BufReader::new(self.narrow().await);
+        reader.write_all(format!("format json\n{request}\nping\n").as_bytes()).await.unwrap();
+        let mut line = String::new();
+        soon("the format", reader.read_line(&mut line)).await.unwrap();
+        soon("the reply", reader.fill_buf()).await.unwrap();
+        reader
+    }
+
     async fn end(mut self, cli: &Cli) {
         assert_eq!(cli.run(&["shutdown"]).await.0, 0);
         soon("the daemon's end", tokio::task::spawn_blocking(move || self.daemon.child.wait().unwrap())).await.unwrap();
@@ -139,13 +149,7 @@ async fn a_list_that_nobody_reads_is_not_in_memory() {
     let (before, descriptors) = (daemon.memory(), daemon.descriptors());
     let mut readers = vec![];
     for _ in 0..READERS {
-        let mut reader = BufReader::new(daemon.narrow().await);
-        reader.write_all(b"format json\nlist\nping\n").await.unwrap();
-        let mut line = String::new();
-        soon("the format", reader.read_line(&mut line)).await.unwrap();
-        // Its list has begun.
-        soon("the list", reader.fill_buf()).await.unwrap();
-        readers.push(reader);
+        readers.push(daemon.reader("list").await);
     }
     assert_eq!(soon("another's list", witness.list()).await.unwrap().len(), RECORDS);
     let last = format!("copy-{}", RECORDS - 1);
@@ -172,6 +176,45 @@ async fn a_list_that_nobody_reads_is_not_in_memory() {
     }
     let grown = daemon.peak().saturating_sub(before);
     assert!(grown < bound, "{grown} bytes more than {before}");
+    drop(readers);
+    daemon.wait_for_descriptors(descriptors).await;
+}
+
+/// One line asks for nine hundred records, which are five megabytes of reply.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_names_that_nobody_reads_of_are_not_in_memory() {
+    const NAMES: usize = 900;
+    const READERS: usize = 20;
+    let mut cli = Cli::alone();
+    with_records(&mut cli, NAMES).await;
+    let daemon = Watched::start(&mut cli, &["--stall", "1h"]);
+    daemon.warm_up().await;
+    let names: String = (0..NAMES).map(|i| format!(" copy-{i}")).collect();
+    let mut raw = daemon.raw().await;
+    raw.send(&format!("wait{names}\n")).await;
+    assert_eq!(raw.dotted().await, vec!["7"; NAMES]);
+    let (before, descriptors) = (daemon.memory(), daemon.descriptors());
+    let mut readers = vec![];
+    for i in 0..READERS {
+        readers.push(daemon.reader(&format!("{}{names}", ["inspect", "wait"][i % 2])).await);
+    }
+    assert_eq!(raw.ask("ping").await, "pong");
+    for (i, reader) in readers.iter_mut().enumerate() {
+        let mut line = Vec::new();
+        soon("the rest of the reply", reader.read_until(b'\n', &mut line)).await.unwrap();
+        if i < 2 {
+            let reply: Value = serde_json::from_slice(&line).unwrap();
+            let each = reply["ok"]["each"].as_array().unwrap();
+            let told = each.iter().map(|one| one["ok"]["name"].as_str().unwrap().to_owned());
+            assert!(told.eq((0..NAMES).map(|i| format!("copy-{i}"))), "in the order that was asked for");
+        }
+        assert!(line.len() > NAMES * 2500, "{} bytes", line.len());
+        line.clear();
+        soon("the next reply", reader.read_until(b'\n', &mut line)).await.unwrap();
+        assert_eq!(String::from_utf8(line).unwrap(), "{\"ok\":{\"pong\":true}}\n");
+    }
+    let grown = daemon.peak().saturating_sub(before);
+    assert!(grown < READERS as u64 * REPLY_BYTES_MAX + SLACK, "{grown} bytes more than {before}");
     drop(readers);
     daemon.wait_for_descriptors(descriptors).await;
 }
