@@ -90,9 +90,16 @@ impl Workspaces {
     ///
     /// # Errors
     ///
-    /// [`Error::Denied`] if others could swap what is in `root`: it has to be ours, or sticky like `/tmp`; [`Error::Io`].
+    /// [`Error::Denied`] if others could swap what is in `root`: it has to be ours, or sticky like `/tmp`; or if its path is not
+    /// UTF-8; [`Error::Io`].
     pub(super) fn new(root: &Path, store: Arc<Store>) -> Result<Workspaces> {
         let root = std::path::absolute(root).map_err(|e| Error::io(format!("no such root {}", root.display()), &e))?;
+        if root.to_str().is_none() {
+            return Err(Error::Denied(format!(
+                "the root {} is not UTF-8, and the state holds paths as text; give another --root",
+                root.display()
+            )));
+        }
         std::fs::create_dir_all(&root)
             .map_err(|e| Error::io(format!("cannot make the root {}", root.display()), &e))?;
         check_root(&root)?;
@@ -250,6 +257,10 @@ impl Workspaces {
             self.store.submit(Change::ForgetRemoval(removal.grave), false).wait()?;
             match moved {
                 Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+                // No error of the system's: something else stands there since we looked.
+                Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied && e.raw_os_error().is_none() => {
+                    return Err(not_ours_to_remove(&path));
+                }
                 Err(e) => return Err(Error::io(format!("cannot remove {text}"), &e)),
                 Ok(_) => {
                     self.store.note(forget(&path));
@@ -684,5 +695,16 @@ mod tests {
         assert!(Workspaces::new(&fixture.root, Arc::clone(&store)).unwrap_err().to_string().contains("sticky"));
         mode(0o1777);
         Workspaces::new(&fixture.root, store).unwrap();
+    }
+
+    /// What could not be found again by its row would never be removed.
+    #[test]
+    fn a_root_that_no_row_can_hold_is_refused() {
+        use std::os::unix::ffi::OsStrExt;
+        let fixture = Fixture::new();
+        let root = fixture.root.join(std::ffi::OsStr::from_bytes(b"r\xff"));
+        let refused = Workspaces::new(&root, Arc::new(open_store(&fixture.state))).unwrap_err();
+        assert!(refused.to_string().contains("UTF-8"), "{refused}");
+        assert!(!root.exists());
     }
 }

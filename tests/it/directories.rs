@@ -2,7 +2,8 @@
 #![cfg(unix)]
 
 use crate::support::{Cli, Foreground, Harness, cannot_try, guests, soon};
-use coracle::client::Client;
+use coracle::client::{Client, ClientError};
+use coracle::error::Code;
 use serde_json::Value;
 use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -40,6 +41,75 @@ impl Watch {
         }
         heard
     }
+}
+
+/// Somebody exchanges the directory and a link all the time, also between one look and the next: a run, a count and a removal
+/// get the directory or a refusal, and never what the link leads to.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_comes_and_goes_at_the_path_leads_nobody_outside() {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    use std::sync::atomic::{AtomicBool, Ordering};
+    const EACH: usize = 25;
+    const MOST: usize = 3000;
+    let daemon = Harness::start().await;
+    let mut client = daemon.client().await;
+    let (path, link) = (daemon.root.join("a"), daemon.root.join("link"));
+    let outside = daemon.root.join("outside");
+    std::fs::create_dir_all(&outside).unwrap();
+    std::fs::write(outside.join("secret"), "s").unwrap();
+    symlink(&outside, &link).unwrap();
+    let watch = Watch::new(&outside);
+    daemon.run_to_end(&["--name", "a", "disk", "c0mine"]).await;
+    /// Also when the test fails, or the other thread would go on for ever.
+    struct Over<'a>(&'a AtomicBool);
+    impl Drop for Over<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let over = AtomicBool::new(false);
+    let (mut ran, mut refused, mut removed, mut kept) = (0, 0, 0, 0);
+    let swapping = async {
+        for i in 0.. {
+            if ran.min(refused) >= EACH && removed.min(kept) > 0 {
+                break;
+            }
+            assert!(i < MOST, "{ran} ran, {refused} were refused, {removed} removed and {kept} not");
+            match client.run(&["--name", "a", "disk", "c0mine", "w01", "c1secret"]).await {
+                Ok(_) => {
+                    client.request::<Value>(&["wait", "a"]).await.unwrap();
+                    ran += 1;
+                }
+                Err(ClientError::Refused(refusal)) => {
+                    assert_eq!(refusal.code, Code::Denied, "{refusal:?}");
+                    refused += 1;
+                }
+                Err(other) => panic!("{other:?}"),
+            }
+            match client.request::<Value>(&["rm", "-v", "a"]).await {
+                Ok(_) => removed += 1,
+                Err(ClientError::Refused(refusal)) => {
+                    assert!([Code::Denied, Code::NotFound].contains(&refusal.code), "{refusal:?}");
+                    kept += 1;
+                }
+                Err(other) => panic!("{other:?}"),
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                // There is no `a` for a moment after each removal.
+                let _exchanged = renameat_with(CWD, &path, CWD, &link, RenameFlags::EXCHANGE);
+                std::thread::yield_now();
+            }
+        });
+        let _over = Over(&over);
+        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(swapping));
+    });
+    assert_eq!(watch.heard(), Vec::<String>::new(), "nothing outside was opened, read or written");
+    assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 1);
 }
 
 /// The guest plants links, and then the daemon does everything with its directory that it ever does: counts it, lends it again,
