@@ -1,10 +1,14 @@
 //! Whether a crowd that computes holds up anybody, and whether it shares: `cargo bench --bench fair`.
 //!
 //! A daemon in a process of its own, with 1,000 endless loops; beside it, for comparison, the same daemon with the guests in
-//! the runtime's own queue, first in, first out. Then shares, weights and limits of CPU time, and what the queue costs where
-//! nobody competes. Takes about five minutes. Figures beside each other are of one run; the goals are for two cores.
+//! the runtime's own queue, first in, first out. Then clients that misbehave, and what another one has of that; shares, weights
+//! and limits of CPU time; and what the queue costs where nobody competes. Takes about nine minutes. Figures beside each other
+//! are of one run; the goals are for two cores.
 
 #![expect(clippy::print_stdout, reason = "the table is what this program is for")]
+
+#[path = "fair/clients.rs"]
+mod clients;
 
 use coracle::client::{Client, Next};
 use coracle::config::{Config, Durability};
@@ -91,6 +95,9 @@ fn main() {
             crowd(&[Queue::Fair, Queue::Unwritten]).await;
         } else if wanted("crowd") {
             crowd(&[Queue::Fair, Queue::Unwritten, Queue::Plain]).await;
+        }
+        if wanted("clients") {
+            clients::clients().await;
         }
         if wanted("shares") {
             shares().await;
