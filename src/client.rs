@@ -12,7 +12,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::TcpStream;
 
 /// The longest line that is taken from a daemon: a list of the most instances that there can be.
@@ -258,7 +258,7 @@ impl Client {
 
     async fn ask_plainly(&mut self, request: &str) -> Result<String> {
         const REPLY_BYTES_MAX: u64 = 4096;
-        self.write.write_all(format!("{request}\n").as_bytes()).await?;
+        self.write.send(format!("{request}\n").as_bytes()).await?;
         let mut line = String::new();
         let read = (&mut self.read).take(REPLY_BYTES_MAX).read_line(&mut line).await;
         match read {
@@ -293,7 +293,7 @@ impl Client {
     /// [`ClientError::Broken`].
     pub async fn send<S: AsRef<str>>(&mut self, words: &[S]) -> Result<()> {
         let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
-        self.write.write_all(json_line(&words).as_bytes()).await?;
+        self.write.send(json_line(&words).as_bytes()).await?;
         Ok(())
     }
 
@@ -426,7 +426,7 @@ impl Client {
                 Next::End(view) => return Ok(view),
                 Next::Event(StreamEvent::Ready { .. }) => {
                     for chunk in bytes.chunks(CHUNK) {
-                        self.write.write_all(chunk).await?;
+                        self.write.send(chunk).await?;
                         progress(PutProgress::Sent(chunk.len()));
                     }
                 }
@@ -491,7 +491,7 @@ impl Sender {
             // Always base64: text may hold control characters that the daemon takes for another protocol's.
             let text = base64::engine::general_purpose::STANDARD.encode(chunk);
             let input = Input { stdin: Some(crate::model::reply::Data::Base64(text)) };
-            self.write.write_all(json_line(&input).as_bytes()).await?;
+            self.write.send(json_line(&input).as_bytes()).await?;
         }
         Ok(())
     }
@@ -502,7 +502,7 @@ impl Sender {
     ///
     /// [`ClientError::Broken`].
     pub async fn end_of_input(&mut self) -> Result<()> {
-        self.write.write_all(json_line(&Input { stdin: None }).as_bytes()).await?;
+        self.write.send(json_line(&Input { stdin: None }).as_bytes()).await?;
         Ok(())
     }
 }

@@ -6,7 +6,7 @@ use crate::model::frame;
 use crate::transport::{ReadHalf, Stream, WriteHalf};
 use bytes::{Bytes, BytesMut};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -44,6 +44,8 @@ pub(super) struct Incoming {
 pub(super) struct Outgoing {
     half: WriteHalf,
     stall: Duration,
+    /// Nothing is sent behind that: the peer is to have shown who it is by then.
+    pub(super) until: Option<Instant>,
 }
 
 /// The two halves of an accepted connection.
@@ -65,7 +67,7 @@ pub(super) fn split(stream: Stream, limits: &Limits) -> (Incoming, Outgoing) {
         first_request: limits.first_request,
         stall: limits.stall,
     };
-    (incoming, Outgoing { half: write, stall: limits.stall })
+    (incoming, Outgoing { half: write, stall: limits.stall, until: None })
 }
 
 /// Lets the kernel find out about peers that are gone while we have nothing to send to them (tcp(7)).
@@ -101,10 +103,7 @@ impl Incoming {
             }
             if self.eof {
                 // Half-closed: what is left is a request too.
-                return match self.buffer.is_empty() {
-                    true => Err(Closed::Peer),
-                    false => Ok(self.buffer.split().freeze()),
-                };
+                return frame::take_last(&mut self.buffer).ok_or(Closed::Peer);
             }
             if !self.began && Instant::now() >= self.first_deadline() {
                 // A socket that always has something to read lets no time run out below.
@@ -169,15 +168,22 @@ impl Incoming {
         Ok(())
     }
 
+    /// When a transfer of this size that begins now is to be over.
+    pub(super) fn transfer_until(&self, size: u64) -> Instant {
+        let stalls = u32::try_from(size / fixed::TRANSFER_BYTES_MIN + 1).unwrap_or(u32::MAX);
+        let now = Instant::now();
+        now.checked_add(self.stall.saturating_mul(stalls)).unwrap_or(now + self.stall)
+    }
+
     /// The next bytes of a transfer, at most `max`.
     ///
     /// # Errors
     ///
-    /// [`Closed`] if the peer goes away or stalls.
-    pub(super) async fn bytes(&mut self, max: u64) -> Result<Bytes, Closed> {
+    /// [`Closed`] if the peer goes away, stalls, or is not done in time.
+    pub(super) async fn bytes(&mut self, max: u64, until: Instant) -> Result<Bytes, Closed> {
         if self.buffer.is_empty() && !self.eof {
             self.buffer.reserve(AHEAD_BYTES_MAX);
-            match timeout(self.stall, self.fill()).await {
+            match timeout_at(until.min(Instant::now() + self.stall), self.fill()).await {
                 Ok(read) => read.map_err(|_| Closed::Peer)?,
                 Err(_) => return Err(Closed::Refused(self.too_slow("the rest of a transfer", "--stall"))),
             }
@@ -201,7 +207,7 @@ impl Incoming {
             }
         }
         // Half-closed, or with enough to do: bytes no longer tell whether anybody listens.
-        self.half.gone().await;
+        self.half.gone(self.eof).await;
     }
 
     /// Reads and forgets, for a moment, so that a last reply is not lost to a reset.
@@ -225,20 +231,21 @@ impl Outgoing {
     /// Sends a reply whole; a peer that takes none of it for too long is given up.
     pub(super) async fn send(&mut self, text: &str) -> std::io::Result<()> {
         for chunk in text.as_bytes().chunks(AHEAD_BYTES_MAX) {
-            timeout(self.stall, self.half.write_all(chunk)).await.map_err(std::io::Error::from)??;
+            let stalled = Instant::now() + self.stall;
+            let until = self.until.map_or(stalled, |until| until.min(stalled));
+            timeout_at(until, self.half.send(chunk)).await.map_err(std::io::Error::from)??;
         }
         Ok(())
     }
 
     /// Sends a piece of a stream, to a reader that may pause for as long as it likes (a pager): only its own guest waits.
     pub(super) async fn stream(&mut self, text: &str) -> std::io::Result<()> {
-        self.half.write_all(text.as_bytes()).await
+        self.half.send(text.as_bytes()).await
     }
 
     /// Says that nothing more will come.
     pub(super) async fn finish(mut self) {
-        if let Err(e) = self.half.shutdown().await {
-            tracing::trace!("shutdown of a connection: {e}");
-        }
+        // Both outcomes end in the close; a peer that reads nothing would be waited for for ever.
+        let _timed_out = timeout(LINGER, self.half.finish()).await;
     }
 }

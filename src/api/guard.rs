@@ -1,6 +1,6 @@
 //! What a connection has to show before it is listened to, and how it does. The grammar of it is [`crate::model::auth`]'s.
 
-use crate::config::fixed::{AUTH_DELAY, AUTH_FAILURES_MAX};
+use crate::config::fixed::{AUTH_DELAY, AUTH_FAILURES_MAX, UNPROVED_REQUESTS_MAX};
 use crate::error::{Error, Result};
 use crate::model::auth::{Nonce, Speaker, Token};
 use crate::model::hex;
@@ -32,18 +32,42 @@ pub(super) struct Guard {
     /// A number is answered once.
     challenge: Option<Nonce>,
     failures: u32,
+    /// Requests before it has been shown.
+    asked: u32,
     /// `None`: it has been shown, or nothing was wanted.
     wanted: Option<Wanted>,
 }
 
 impl Guard {
     pub(super) fn new(token: Arc<Token>, channel: Vec<u8>, wanted: Option<Wanted>) -> Guard {
-        Guard { token, channel, challenge: None, failures: 0, wanted }
+        Guard { token, channel, challenge: None, failures: 0, asked: 0, wanted }
     }
 
     /// Whether every verb is for this client.
     pub(super) fn is_open(&self) -> bool {
         self.wanted.is_none()
+    }
+
+    /// When it is to have been shown.
+    pub(super) fn until(&self) -> Option<Instant> {
+        self.wanted.as_ref().map(|wanted| wanted.until)
+    }
+
+    /// Counts a request. Whoever has nothing to show needs few, and could make work with many.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Limit`]: it was one too many.
+    pub(super) fn request(&mut self) -> Result<()> {
+        self.asked += 1;
+        match self.is_open() || self.asked <= UNPROVED_REQUESTS_MAX {
+            true => Ok(()),
+            false => Err(Error::Limit {
+                what: "the number of requests before it is shown who asks",
+                limit: UNPROVED_REQUESTS_MAX.to_string(),
+                name: "auth",
+            }),
+        }
     }
 
     /// Returns when it has taken too long to show who it is.

@@ -48,7 +48,19 @@ pub fn take_line(buffer: &mut BytesMut) -> Result<Option<Bytes>> {
 
 /// Takes what is there as a request without a line end, if it is short enough to be one.
 pub fn take_silent(buffer: &mut BytesMut) -> Option<Bytes> {
-    (!buffer.is_empty() && buffer.len() <= SILENT_BYTES_MAX).then(|| buffer.split().freeze())
+    if buffer.len() <= SILENT_BYTES_MAX { take_last(buffer) } else { None }
+}
+
+/// Takes what is there as a request without a line end, at the end of a connection. Of a CRLF the first half may have come.
+pub fn take_last(buffer: &mut BytesMut) -> Option<Bytes> {
+    let mut line = buffer.split().freeze();
+    if line.is_empty() {
+        return None;
+    }
+    if line.last() == Some(&b'\r') {
+        line.truncate(line.len() - 1);
+    }
+    Some(line)
 }
 
 /// A line as text.
@@ -206,6 +218,9 @@ mod tests {
         assert!(take_silent(&mut BytesMut::new()).is_none());
         assert!(take_silent(&mut BytesMut::from(&vec![b'x'; SILENT_BYTES_MAX][..])).is_some());
         assert!(take_silent(&mut BytesMut::from(&vec![b'x'; SILENT_BYTES_MAX + 1][..])).is_none());
+        assert_eq!(take_silent(&mut BytesMut::from(&b"list\r"[..])).unwrap(), "list", "its LF is on the way");
+        assert_eq!(take_last(&mut BytesMut::from(&b"\r"[..])).unwrap(), "");
+        assert!(take_last(&mut BytesMut::new()).is_none());
     }
 
     proptest! {

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::{TcpStream, tcp};
 #[cfg(unix)]
 use tokio::net::{UnixStream, unix};
@@ -111,13 +111,14 @@ impl Stream {
 }
 
 impl ReadHalf {
-    /// Returns when a peer that sends no more does not listen either, as far as that can be told: TCP tells it by a reset, and a
-    /// Unix socket when it is closed on both sides. With TLS whoever sends no more is gone.
+    /// Returns when a peer does not listen any more, as far as that can be told without reading: TCP tells it by a reset, and a
+    /// Unix socket when it is closed on both sides. With TLS whoever has said that it sends no more (`ended`) is gone; of
+    /// others nothing is known.
     ///
     /// # Cancel safety
     ///
     /// Cancel safe.
-    pub async fn gone(&self) {
+    pub async fn gone(&self, ended: bool) {
         match self {
             ReadHalf::Tcp(half) => loop {
                 match half.ready(Interest::ERROR).await {
@@ -137,7 +138,8 @@ impl ReadHalf {
                     }
                 }
             }
-            ReadHalf::Tls(_) => {}
+            ReadHalf::Tls(_) if ended => {}
+            ReadHalf::Tls(_) => std::future::pending().await,
         }
     }
 }
@@ -153,41 +155,39 @@ impl AsyncRead for ReadHalf {
     }
 }
 
-impl AsyncWrite for WriteHalf {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            WriteHalf::Tcp(half) => Pin::new(half).poll_write(cx, buf),
+impl WriteHalf {
+    /// Hands bytes to the system, all of them: TLS would keep the last of them until somebody writes or flushes again.
+    ///
+    /// # Errors
+    ///
+    /// The connection is gone.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: a part may have been sent.
+    pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            WriteHalf::Tcp(half) => half.write_all(bytes).await,
             #[cfg(unix)]
-            WriteHalf::Unix(half) => Pin::new(half).poll_write(cx, buf),
+            WriteHalf::Unix(half) => half.write_all(bytes).await,
             WriteHalf::Tls(half) => {
-                let mut half = Pin::new(half);
-                match half.as_mut().poll_write(cx, buf) {
-                    // TLS may keep the record; whoever writes to a connection wants it to go out.
-                    Poll::Ready(Ok(n)) => match half.poll_flush(cx) {
-                        Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
-                        _ => Poll::Ready(Ok(n)),
-                    },
-                    other => other,
-                }
+                half.write_all(bytes).await?;
+                half.flush().await
             }
         }
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            WriteHalf::Tcp(half) => Pin::new(half).poll_flush(cx),
+    /// Says that nothing more will come. With TLS that is a message, for which a peer that reads nothing leaves no room.
+    ///
+    /// # Errors
+    ///
+    /// The connection is gone.
+    pub async fn finish(&mut self) -> io::Result<()> {
+        match self {
+            WriteHalf::Tcp(half) => half.shutdown().await,
             #[cfg(unix)]
-            WriteHalf::Unix(half) => Pin::new(half).poll_flush(cx),
-            WriteHalf::Tls(half) => Pin::new(half).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            WriteHalf::Tcp(half) => Pin::new(half).poll_shutdown(cx),
-            #[cfg(unix)]
-            WriteHalf::Unix(half) => Pin::new(half).poll_shutdown(cx),
-            WriteHalf::Tls(half) => Pin::new(half).poll_shutdown(cx),
+            WriteHalf::Unix(half) => half.shutdown().await,
+            WriteHalf::Tls(half) => half.shutdown().await,
         }
     }
 }

@@ -1,10 +1,11 @@
 //! Who may speak: the kernel's word, the token, TLS; and what becomes of everybody else.
 
 use crate::support::{Cli, Harness, Raw, cannot_try, soon};
-use coracle::client::{Client, ClientError, Target};
+use coracle::client::{Client, ClientError, Next, Target};
 use coracle::config::{Config, TcpAuth};
 use coracle::model::auth::{Speaker, Token};
 use coracle::model::hex;
+use coracle::model::reply::StreamEvent;
 use coracle::transport::token;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -86,6 +87,23 @@ async fn another_user_may_ask_who_is_there_and_nothing_else() {
     let heard = stranger_hears(&["-N", "127.0.0.1", &port], "hello\nping\nhelp ping\n").await;
     assert!(heard.starts_with("coracle ") && heard.contains("\npong\n"), "{heard}");
     assert_eq!(daemon.raw().await.ask("list").await, "Available containers: []");
+}
+
+/// What is for everybody is little: it takes work to answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_not_shown_who_it_is_asks_a_few_things_and_no_more() {
+    let daemon = Harness::with(with_token).await;
+    let mut raw = daemon.raw().await;
+    raw.send(&"ping\n".repeat(20)).await;
+    let heard = String::from_utf8(raw.rest().await).unwrap();
+    let lines: Vec<&str> = heard.lines().collect();
+    assert_eq!(lines[..16], ["pong"; 16]);
+    assert_eq!(lines[16..], ["ERR limit the number of requests before it is shown who asks is limited to 16 (auth)"]);
+    // Who has shown it asks as much as it likes.
+    let mut client = Client::connect(daemon.target()).await.unwrap();
+    for _ in 0..40 {
+        client.request::<serde_json::Value>(&["ping"]).await.unwrap();
+    }
 }
 
 /// Who has closed its end is nobody any more; the kernel would say that it is root's.
@@ -268,6 +286,8 @@ async fn strangers_have_few_places_and_little_time_and_leave_room_for_others() {
                 assert!(line.starts_with("ERR limit who you are") && line.contains("--prove"), "{line}");
                 return;
             }
+            // It may not ask often either.
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     })
     .await;
@@ -391,7 +411,29 @@ async fn beyond_loopback_there_is_tls_and_the_token_or_nothing() {
     let (foreign, _) = self::certificate(other.path());
     let refused = Client::connect(target(&foreign).with_token(Some(token_of(&daemon)))).await.err().unwrap();
     assert!(matches!(refused, ClientError::Connect { .. }), "{refused}");
-    // The same over the command line, with a large reply.
+    // The last of what is long does not stay behind: more than the sockets hold, while nobody reads; and as much to be sent.
+    client.run(&["--name", "long", "--timeout", "1s", "flood"]).await.unwrap();
+    client.request::<serde_json::Value>(&["wait", "long"]).await.unwrap();
+    let mut slow = Client::connect(target(&certificate).with_token(Some(token_of(&daemon)))).await.unwrap();
+    slow.send(&["logs", "long"]).await.unwrap();
+    client.list().await.unwrap();
+    let mut bytes = 0;
+    loop {
+        match soon("the rest of the log", slow.next::<serde_json::Value>()).await.unwrap() {
+            Next::Event(StreamEvent::Output(output)) => bytes += output.data.into_bytes().unwrap().len(),
+            Next::Event(_) => {}
+            Next::End(_) => break,
+        }
+    }
+    assert!(bytes > 4 << 20, "{bytes}");
+    let mut module = wat::parse_str("(module (memory (export \"memory\") 1) (func (export \"_start\")))").unwrap();
+    // A custom section of twenty megabytes: id 0, its size, an empty name.
+    module.extend([0, 0x80, 0x80, 0x80, 0x0a]);
+    module.resize(module.len() + (20 << 20), 0);
+    let sha256 = hex::encode(&<sha2::Sha256 as sha2::Digest>::digest(&module));
+    let stored = soon("a large module", slow.put("large", &module, &sha256, false, |_| ())).await.unwrap();
+    assert_eq!(stored.bytes, module.len() as u64);
+    // The same over the command line.
     let cli = Cli::of(&daemon);
     let host = format!("tls://127.0.0.1:{}", daemon.address.port());
     let (ca, token) = (certificate.to_str().unwrap().to_owned(), token_of(&daemon));

@@ -57,8 +57,10 @@ async fn silence_and_half_close_complete_a_request_and_the_connection_goes_on() 
     let mut raw = daemon.raw().await;
     raw.send("ping").await;
     assert_eq!(raw.line().await, "pong");
-    // The line end that came late is no request of its own.
-    raw.send("\r\nlist").await;
+    // The line end that came late is no request of its own, nor one that came in two pieces.
+    raw.send("\r\nlist\r").await;
+    assert_eq!(raw.line().await, "Available containers: []");
+    raw.send("\nlist").await;
     assert_eq!(raw.line().await, "Available containers: []");
     raw.send("stop x\nping").await;
     raw.stream.shutdown().await.unwrap();
