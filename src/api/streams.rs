@@ -31,10 +31,10 @@ impl Connection {
                 if text.len() >= fixed::REPLY_PIECE_BYTES {
                     let Outcome::Next = self.deliver(&text).await else { return Outcome::Close };
                     text.clear();
-                    // A reader that takes all at once would keep others waiting.
-                    tokio::task::yield_now().await;
                 }
             }
+            // A reader that takes all at once would keep others waiting, and so would filters that want nothing.
+            tokio::task::yield_now().await;
         }
         text.push_str(listing.tail());
         self.deliver(&text).await
@@ -83,20 +83,23 @@ impl Connection {
             if read.outputs.is_empty() && read.dropped == 0 {
                 return Ok(true);
             }
-            let mut text = String::new();
+            let format = self.format;
+            let mut dropped = String::new();
             if read.dropped > 0 {
-                match self.format {
-                    WireFormat::Plain => lines.dropped(&mut text, read.dropped),
-                    WireFormat::Json => text.push_str(&event_line(StreamEvent::Dropped { bytes: read.dropped })),
+                match format {
+                    WireFormat::Plain => lines.dropped(&mut dropped, read.dropped),
+                    WireFormat::Json => dropped = event_line(StreamEvent::Dropped { bytes: read.dropped }),
                 }
             }
-            for output in read.outputs {
-                match self.format {
-                    WireFormat::Plain => lines.push(&mut text, output),
-                    WireFormat::Json => text.push_str(&event_line(StreamEvent::Output(output))),
+            let outputs = read.outputs.into_iter().map(|output| match format {
+                WireFormat::Plain => {
+                    let mut text = String::new();
+                    lines.push(&mut text, output);
+                    text
                 }
-            }
-            if self.outgoing.stream(&text).await.is_err() {
+                WireFormat::Json => event_line(StreamEvent::Output(output)),
+            });
+            if self.stream(std::iter::once(dropped).chain(outputs)).await.is_err() {
                 return Ok(false);
             }
         }
@@ -124,31 +127,38 @@ impl Connection {
                 }
                 () = self.incoming.gone() => return Outcome::Close,
             };
-            let text: String = match followed {
-                Ok(Some(Followed::Events(events))) => events.iter().map(|event| self.event_text(event)).collect(),
-                Ok(Some(Followed::Lost(events))) => match self.format {
-                    WireFormat::Json => event_line(StreamEvent::Lost { events }),
-                    WireFormat::Plain => dotted_line(&format!("[{events} events were lost]")),
-                },
+            let format = self.format;
+            let sent = match followed {
+                Ok(Some(Followed::Events(events))) => {
+                    self.stream(events.into_iter().map(|event| event_text(format, event))).await
+                }
+                Ok(Some(Followed::Lost(events))) => {
+                    let line = match format {
+                        WireFormat::Json => event_line(StreamEvent::Lost { events }),
+                        WireFormat::Plain => dotted_line(&format!("[{events} events were lost]")),
+                    };
+                    self.stream([line]).await
+                }
                 Ok(None) => break,
                 Err(error) => return self.reply(Err(error)).await,
             };
-            if !text.is_empty() && self.outgoing.stream(&text).await.is_err() {
+            if sent.is_err() {
                 return Outcome::Close;
             }
         }
         self.reply(Ok(Reply::EventsEnd(self.supervisor.newest_event()))).await
     }
+}
 
-    fn event_text(&self, event: &Arc<EventView>) -> String {
-        match self.format {
-            WireFormat::Json => event_line(StreamEvent::Registry { event: Box::new(EventView::clone(event)) }),
-            WireFormat::Plain => dotted_line(&event.line()),
-        }
+fn event_text(format: WireFormat, event: Arc<EventView>) -> String {
+    match format {
+        WireFormat::Json => event_line(StreamEvent::Registry { event: Box::new(Arc::unwrap_or_clone(event)) }),
+        WireFormat::Plain => dotted_line(&event.line()),
     }
 }
 
-fn event_line(event: StreamEvent) -> String {
+/// An event of a stream in JSON.
+pub(super) fn event_line(event: StreamEvent) -> String {
     json_line(&Line::<()>::Event(event))
 }
 

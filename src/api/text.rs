@@ -3,6 +3,7 @@
 use super::connection::{self, Closed, Incoming, Outgoing};
 use super::guard::Guard;
 use super::several::Gone;
+use super::streams::event_line;
 use crate::config::{Limits, fixed};
 use crate::daemon::{Attachment, Compiling, Supervisor};
 use crate::engine::{self, StdinPipe};
@@ -13,7 +14,7 @@ use crate::model::frame;
 use crate::model::instance::{RunSpec, Share};
 use crate::model::mount::{self, Mount};
 use crate::model::name::Name;
-use crate::model::reply::{self, Hello, Input, Line, Reply, StreamEvent, json_error, json_line, plain_error};
+use crate::model::reply::{self, Hello, Input, Reply, StreamEvent, json_error, plain_error};
 use crate::model::request::{
     self, Condition, Parsed, PruneArgs, PutArgs, Request, RmArgs, RunArgs, StopArgs, WaitArgs, WireFormat,
 };
@@ -51,7 +52,8 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn new(stream: Stream, supervisor: Supervisor, limits: &Limits, guard: Guard) -> Connection {
-        let (incoming, outgoing) = connection::split(stream, limits);
+        let (incoming, mut outgoing) = connection::split(stream, limits);
+        outgoing.until = guard.until();
         Connection { supervisor, incoming, outgoing, format: WireFormat::Plain, guard, refusals: 0 }
     }
 
@@ -76,6 +78,9 @@ impl Connection {
                 Ok(Ok(words)) if words.is_empty() => continue,
                 Ok(words) => {
                     self.incoming.begin();
+                    if let Err(error) = self.guard.request() {
+                        return self.refuse(&error).await;
+                    }
                     words
                 }
                 Err(error) => return self.refuse(&error).await,
@@ -156,7 +161,24 @@ impl Connection {
     }
 
     async fn event(&mut self, event: StreamEvent) -> std::io::Result<()> {
-        self.outgoing.stream(&json_line(&Line::<()>::Event(event))).await
+        self.outgoing.stream(&event_line(event)).await
+    }
+
+    /// Sends lines of a stream. What they say may be many times as long as what they are made of: no more of it is put into
+    /// words than is sent at a time.
+    pub(super) async fn stream(&mut self, lines: impl IntoIterator<Item = String>) -> std::io::Result<()> {
+        let mut text = String::new();
+        for line in lines {
+            text.push_str(&line);
+            if text.len() >= fixed::REPLY_PIECE_BYTES {
+                self.outgoing.stream(&text).await?;
+                text.clear();
+            }
+        }
+        match text.is_empty() {
+            true => Ok(()),
+            false => self.outgoing.stream(&text).await,
+        }
     }
 
     /// The whole surface: one arm a verb.
@@ -191,7 +213,10 @@ impl Connection {
             Request::Forget(names) => return self.forget(&names.names).await,
             Request::Auth(args) => match self.guard.auth(&args) {
                 Err(error @ Error::NotProved(_)) => return self.not_for_you(error).await,
-                answer => answer,
+                answer => {
+                    self.outgoing.until = self.guard.until();
+                    answer
+                }
             },
             Request::Hello => Ok(Reply::Hello(hello())),
             Request::Ping => Ok(Reply::Pong),
@@ -296,6 +321,10 @@ impl Connection {
         {
             return Err(Error::Usage(format!("an argument cannot hold a NUL: {}", escape::short(bad, 40))));
         }
+        if args.guest_args().len() > fixed::ARGUMENTS_MAX {
+            let limit = fixed::ARGUMENTS_MAX.to_string();
+            return Err(Error::Limit { what: "the number of arguments", limit, name: "put them into a file" });
+        }
         let mounts: Vec<Mount> = args.mounts().cloned().collect();
         mount::check_together(&mounts).map_err(Error::Usage)?;
         let limits = self.supervisor.limits();
@@ -349,12 +378,12 @@ impl Connection {
                     }
                 }
             };
+            // In no order: a guest that always prints must not keep its input from it.
             tokio::select! {
-                biased;
                 outputs = attachment.next() => match outputs {
                     Some(outputs) => {
-                        let lines = outputs.into_iter().map(|o| json_line(&Line::<()>::Event(StreamEvent::Output(o))));
-                        if self.outgoing.stream(&lines.collect::<String>()).await.is_err() {
+                        let lines = outputs.into_iter().map(|output| event_line(StreamEvent::Output(output)));
+                        if self.stream(lines).await.is_err() {
                             return Outcome::Close;
                         }
                     }
@@ -475,8 +504,9 @@ impl Connection {
         if self.format == WireFormat::Json && self.event(StreamEvent::Ready { bytes: size }).await.is_err() {
             return Err(Closed::Peer);
         }
+        let until = self.incoming.transfer_until(size);
         while upload.missing() > 0 {
-            let bytes = self.incoming.bytes(upload.missing()).await?;
+            let bytes = self.incoming.bytes(upload.missing(), until).await?;
             upload = upload.write(bytes).await.map_err(Closed::Refused)?;
         }
         let progress = watch::Sender::new(None);

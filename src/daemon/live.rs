@@ -3,7 +3,7 @@
 use crate::daemon::logs::Log;
 use crate::daemon::scheduler::Account;
 use crate::engine::{Engine, StdinPipe};
-use crate::model::instance::{Ended, ExitStatus};
+use crate::model::instance::{Ended, ExitStatus, Record};
 use crate::model::reply::InstanceView;
 use crate::model::restart::SHUTDOWN;
 use std::sync::atomic::AtomicBool;
@@ -197,13 +197,14 @@ pub struct Done(DoneKind);
 
 #[derive(Clone)]
 enum DoneKind {
-    Already(Arc<InstanceView>),
+    /// What is long in a record is the registry's; a view would have its own.
+    Already(Box<Record>),
     Later(watch::Receiver<Progress>),
 }
 
 impl Done {
-    pub(super) fn already(view: InstanceView) -> Done {
-        Done(DoneKind::Already(Arc::new(view)))
+    pub(super) fn already(record: Record) -> Done {
+        Done(DoneKind::Already(Box::new(record)))
     }
 
     pub(super) fn of(live: &Live) -> Done {
@@ -217,7 +218,7 @@ impl Done {
     /// Cancel safe.
     pub async fn wait(self) -> InstanceView {
         match self.0 {
-            DoneKind::Already(view) => InstanceView::clone(&view),
+            DoneKind::Already(record) => InstanceView::of(&record),
             DoneKind::Later(mut progress) => {
                 let progress = progress.wait_for(|p| p.over.is_some()).await;
                 let progress = progress.expect("the end is sent before its sender goes");
@@ -233,7 +234,7 @@ impl Done {
     /// Cancel safe.
     pub(super) async fn wait_for_run(self, run: u32) -> InstanceView {
         match self.0 {
-            DoneKind::Already(view) => InstanceView::clone(&view),
+            DoneKind::Already(record) => InstanceView::of(&record),
             DoneKind::Later(mut progress) => {
                 let of_run = |p: &Progress| {
                     p.ended.as_ref().filter(|(ended, _)| *ended >= run).map(|(_, view)| Arc::clone(view))

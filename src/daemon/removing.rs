@@ -44,7 +44,7 @@ impl Supervisor {
                 }
             }
         }
-        self.remove_if(name, move |_| Some(volumes)).await
+        self.remove_if(name, move |_| Some(volumes)).await.map(drop)
     }
 
     /// If it goes by itself when it ends, its directory goes too.
@@ -57,13 +57,13 @@ impl Supervisor {
         }
     }
 
-    /// Removes the instance if `wanted` says so, with its directory if it says true.
-    async fn remove_if(&self, name: &Name, wanted: impl FnOnce(&Record) -> Option<bool>) -> Result<()> {
+    /// Removes the instance if `wanted` says so, with its directory if it says true. False: it was not wanted.
+    async fn remove_if(&self, name: &Name, wanted: impl FnOnce(&Record) -> Option<bool>) -> Result<bool> {
         let reservation = self.reserve(name, What::Removing)?;
         // Nobody runs it again as long as its name is held.
         let volumes = match wanted(self.lock().registry.get(name)?) {
             Some(volumes) => volumes,
-            None => return Ok(()),
+            None => return Ok(false),
         };
         // A task: once the directory is moved away the record has to follow, whoever waits.
         let (this, name) = (self.clone(), name.clone());
@@ -81,7 +81,7 @@ impl Supervisor {
             if let Some(grave) = grave {
                 this.dig(grave);
             }
-            recorded
+            recorded.map(|()| true)
         });
         removal.await.map_err(|e| Error::Internal(format!("a removal ended early: {e}")))?
     }
@@ -94,18 +94,21 @@ impl Supervisor {
     pub async fn prune(&self, filter: &Filter, volumes: bool) -> Result<Vec<Name>> {
         self.0.store.accepting_removals()?;
         let now = clock::now();
-        let wanted: Vec<Name> = {
-            let state = self.lock();
+        let mut wanted = vec![];
+        let mut pages = self.pages(filter.clone());
+        while let Some(page) = pages.take() {
             // What was run with --rm goes by itself, with its directory.
-            let ended = state.registry.records().filter(|r| !r.state.is_live() && !r.launch.remove);
-            let ended = ended.filter(|r| filter.wants(r, now));
-            ended.map(|r| r.name.clone()).collect()
-        };
+            let ended = page.into_iter().filter(|r| !r.state.is_live() && !r.launch.remove);
+            wanted.extend(ended.map(|r| (r.name, r.id, r.run)));
+            tokio::task::yield_now().await;
+        }
         if volumes {
             let mut removed = Vec::with_capacity(wanted.len());
-            for name in wanted {
-                match self.remove(&name, false, true).await {
-                    Ok(()) => removed.push(name),
+            for (name, id, run) in wanted {
+                let same = move |record: &Record| ((record.id, record.run) == (id, run)).then_some(true);
+                match self.remove_if(&name, same).await {
+                    Ok(true) => removed.push(name),
+                    Ok(false) => {}
                     // Somebody else removed it, or runs it again.
                     Err(Error::NotFound(_) | Error::StillRunning(_) | Error::Stopping(_)) => {}
                     Err(error) => return Err(error),
@@ -115,9 +118,11 @@ impl Supervisor {
         }
         let mut tickets = vec![];
         let mut removed = vec![];
-        for name in wanted {
+        for (name, id, run) in wanted {
             let mut state = self.lock();
-            if !state.reserved.contains_key(&name.folded())
+            let same = state.registry.get(&name).is_ok_and(|record| (record.id, record.run) == (id, run));
+            if same
+                && !state.reserved.contains_key(&name.folded())
                 && let Ok(event) = state.registry.decide_remove(&name, now)
             {
                 tickets.push(self.apply_and_tell(&mut state, event, true));
@@ -139,7 +144,7 @@ impl Supervisor {
         };
         match self.remove_if(name, wanted).await {
             // Somebody was faster, or runs it again; or the next daemon removes it.
-            Ok(()) | Err(Error::NotFound(_) | Error::StillRunning(_) | Error::Stopping(_) | Error::ShuttingDown) => {}
+            Ok(_) | Err(Error::NotFound(_) | Error::StillRunning(_) | Error::Stopping(_) | Error::ShuttingDown) => {}
             Err(error) => tracing::warn!(instance = %name, "--rm: {error}"),
         }
     }

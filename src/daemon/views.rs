@@ -1,10 +1,10 @@
 //! What the supervisor shows: lists, one instance, its log, its end. Nothing here changes anything.
 
 use crate::config::fixed;
+use crate::daemon::clock;
 use crate::daemon::live::Done;
 use crate::daemon::logs::Log;
 use crate::daemon::supervisor::{State, Supervisor};
-use crate::daemon::{blocking, clock};
 use crate::error::{Error, Result};
 use crate::model::filter::Filter;
 use crate::model::instance::{InstanceId, Record, State as RunState, Timestamp};
@@ -100,8 +100,7 @@ impl Supervisor {
             }
             (record.id, view)
         };
-        let store = Arc::clone(&self.0.store);
-        let mut runs = blocking(move || store.runs(id)).await?;
+        let mut runs = self.0.store.answer(move |store| store.runs(id)).await?;
         // The newest as it is now, which may not be written down yet.
         runs.retain(|run| run.run < instance.run);
         runs.push(RunView::of(&instance));
@@ -121,7 +120,7 @@ impl Supervisor {
         let record = state.registry.get(name)?;
         Ok(match state.live.get(&record.id) {
             Some(live) => Done::of(live),
-            None => Done::already(InstanceView::of(record)),
+            None => Done::already(record.clone()),
         })
     }
 

@@ -1,5 +1,6 @@
 //! `--filter KEY=VALUE`, as docker has it: values of one key are alternatives, keys (and labels) must all match.
 
+use crate::config::fixed::FILTERS_MAX;
 use crate::error::{Error, Result};
 use crate::model::escape;
 use crate::model::event::EventView;
@@ -57,6 +58,9 @@ impl Filter {
     }
 
     fn parse(filters: &[String], keys: &[&str]) -> Result<Filter> {
+        if filters.len() > FILTERS_MAX {
+            return Err(Error::Usage(format!("there are at most {FILTERS_MAX} values of --filter")));
+        }
         let mut filter = Filter::default();
         for text in filters {
             let bad = |why: String| Error::Usage(format!("--filter {}: {why}", escape::short(text, 60)));

@@ -1,5 +1,6 @@
 //! The arguments of `run`: read from a line or a command line, and written as the words of one.
 
+use crate::config::fixed::ARGUMENTS_MAX;
 use crate::error::{Error, Result};
 use crate::model::escape;
 use crate::model::mount::Mount;
@@ -118,6 +119,10 @@ impl RunArgs {
     pub fn environment(&self) -> Result<Vec<(String, String)>> {
         if !self.env_file.is_empty() {
             return Err(Error::Usage("--env-file is read by the command line; send -e KEY=VALUE".into()));
+        }
+        if self.env.len() > ARGUMENTS_MAX {
+            let limit = ARGUMENTS_MAX.to_string();
+            return Err(Error::Limit { what: "the number of variables", limit, name: "-e" });
         }
         let mut all: Vec<(String, String)> = Vec::with_capacity(self.env.len());
         for entry in &self.env {

@@ -99,10 +99,10 @@ impl Watched {
 }
 
 /// A state with this many ended instances, each of some kilobytes: one real one, and copies of its rows.
-async fn with_records(cli: &mut Cli, records: usize) {
+async fn with_records(cli: &mut Cli, records: usize, bytes: usize) {
     let daemon = Watched::start(cli, &[]);
     let mut raw = daemon.raw().await;
-    assert!(raw.ask(&format!("run --name copy-0 exit_7 {}", "x".repeat(2500))).await.contains("created"));
+    assert!(raw.ask(&format!("run --name copy-0 exit_7 {}", "x".repeat(bytes))).await.contains("created"));
     assert_eq!(raw.ask("wait copy-0").await, "7");
     daemon.end(cli).await;
     let db = rusqlite::Connection::open(cli.directory.path().join("state/state.db")).unwrap();
@@ -128,7 +128,7 @@ async fn a_list_that_nobody_reads_is_not_in_memory() {
     const RECORDS: usize = 3000;
     const READERS: usize = 20;
     let mut cli = Cli::alone();
-    with_records(&mut cli, RECORDS).await;
+    with_records(&mut cli, RECORDS, 2500).await;
     // Nobody is to be given up for being slow.
     let daemon = Watched::start(&mut cli, &["--stall", "1h"]);
     daemon.warm_up().await;
@@ -180,13 +180,14 @@ async fn a_list_that_nobody_reads_is_not_in_memory() {
     daemon.wait_for_descriptors(descriptors).await;
 }
 
-/// One line asks for nine hundred records, which are five megabytes of reply.
+/// One line asks for nine hundred records, which are seven megabytes of reply, or twice as much.
 #[tokio::test(flavor = "multi_thread")]
 async fn many_names_that_nobody_reads_of_are_not_in_memory() {
     const NAMES: usize = 900;
+    const BYTES: usize = 7500;
     const READERS: usize = 20;
     let mut cli = Cli::alone();
-    with_records(&mut cli, NAMES).await;
+    with_records(&mut cli, NAMES, BYTES).await;
     let daemon = Watched::start(&mut cli, &["--stall", "1h"]);
     daemon.warm_up().await;
     let names: String = (0..NAMES).map(|i| format!(" copy-{i}")).collect();
@@ -208,13 +209,48 @@ async fn many_names_that_nobody_reads_of_are_not_in_memory() {
             let told = each.iter().map(|one| one["ok"]["name"].as_str().unwrap().to_owned());
             assert!(told.eq((0..NAMES).map(|i| format!("copy-{i}"))), "in the order that was asked for");
         }
-        assert!(line.len() > NAMES * 2500, "{} bytes", line.len());
+        assert!(line.len() > NAMES * BYTES, "{} bytes", line.len());
         line.clear();
         soon("the next reply", reader.read_until(b'\n', &mut line)).await.unwrap();
         assert_eq!(String::from_utf8(line).unwrap(), "{\"ok\":{\"pong\":true}}\n");
     }
     let grown = daemon.peak().saturating_sub(before);
     assert!(grown < READERS as u64 * REPLY_BYTES_MAX + SLACK, "{grown} bytes more than {before}");
+    drop(readers);
+    daemon.wait_for_descriptors(descriptors).await;
+}
+
+/// A thousand events are many megabytes where labels are long and have to be escaped, and a client that follows them may
+/// pause for as long as it likes.
+#[tokio::test(flavor = "multi_thread")]
+async fn events_that_nobody_reads_are_not_in_memory() {
+    const RUNS: usize = 200;
+    const READERS: usize = 20;
+    let mut cli = Cli::alone();
+    let daemon = Watched::start(&mut cli, &[]);
+    daemon.warm_up().await;
+    let mut raw = daemon.raw().await;
+    let labels: String = (0..7).map(|i| format!(" -l k{i}={}", "\u{e0041}".repeat(250))).collect();
+    for i in 0..RUNS {
+        assert!(raw.ask(&format!("run --name r{i}{labels} exit_7")).await.contains("created"));
+        assert_eq!(raw.ask(&format!("wait r{i}")).await, "7");
+    }
+    let (before, descriptors) = (daemon.memory(), daemon.descriptors());
+    let mut readers = vec![];
+    for _ in 0..READERS {
+        readers.push(daemon.reader("events --since 1 --until 600").await);
+    }
+    assert_eq!(raw.ask("ping").await, "pong");
+    for reader in &mut readers {
+        let (mut line, mut bytes) = (String::new(), 0);
+        while line != "{\"ok\":{\"pong\":true}}\n" {
+            line.clear();
+            bytes += soon("the rest of the events", reader.read_line(&mut line)).await.unwrap();
+        }
+        assert!(bytes > 8 << 20, "{bytes}");
+    }
+    let grown = daemon.peak().saturating_sub(before);
+    assert!(grown < READERS as u64 * 2 * REPLY_BYTES_MAX + SLACK, "{grown} bytes more than {before}");
     drop(readers);
     daemon.wait_for_descriptors(descriptors).await;
 }
