@@ -215,6 +215,9 @@ pub struct Limits {
     /// Size of a module
     #[arg(long = "module-size", value_name = "SIZE", value_parser = parse_size, default_value = "128m")]
     pub module_bytes_max: usize,
+    /// Modules that are on their way in with `put`, all together
+    #[arg(long = "uploads", value_name = "SIZE", value_parser = parse_size, default_value = "512m")]
+    pub uploads_bytes_max: usize,
     /// Modules stored with `put`
     #[arg(long = "stored-modules", value_name = "N", default_value_t = 1000, value_parser = parse_count::<1_000_000>)]
     pub stored_modules_max: usize,
@@ -346,6 +349,14 @@ pub mod fixed {
     pub const TIDY_EVERY: Duration = Duration::from_secs(60);
     /// Bytes that are kept free beside the database, so that ends can be recorded on a full disk.
     pub const RESERVE_BYTES: u64 = 4 << 20;
+    /// Requests of a client that has not shown who it is.
+    pub const UNPROVED_REQUESTS_MAX: u32 = 16;
+    /// Arguments of a run, and variables: each costs several times what it takes in a request.
+    pub const ARGUMENTS_MAX: usize = 512;
+    /// The least that a transfer brings within `--stall`, on average; a slower one ends.
+    pub const TRANSFER_BYTES_MIN: u64 = 1024 * 1024;
+    /// Values of `--filter` in a request.
+    pub const FILTERS_MAX: usize = 64;
     /// Instances that a list looks at under the registry's lock at a time: up to so many are as they were at one moment.
     pub const LIST_PAGE: usize = 256;
     /// Text of a long reply that is put together before it is sent.
@@ -436,7 +447,7 @@ mod tests {
     #[test]
     fn every_limit_has_a_flag_and_says_what_it_bounds() {
         let all = limits();
-        assert_eq!(all.len(), 38);
+        assert_eq!(all.len(), 39);
         for limit in all {
             assert!(!limit.what.is_empty(), "{limit:?}");
             let of_the_machine = ["--memory-total", "--open-files", "--mappings"].contains(&limit.flag.as_str());

@@ -1,9 +1,9 @@
 //! Followers of what happens: from the record first, then live. A follower that is too slow is told how much it lost; no queue
 //! grows for it.
 
+use crate::daemon::clock;
 use crate::daemon::store::Store;
 use crate::daemon::supervisor::Supervisor;
-use crate::daemon::{blocking, clock};
 use crate::error::Result;
 use crate::model::event::EventView;
 use crate::model::filter::Filter;
@@ -17,6 +17,8 @@ use tokio::time::Instant;
 
 /// Events that are read from the record at a time.
 const PAGE: usize = 1000;
+/// And bytes of them, with one more event: labels may be many.
+const PAGE_BYTES: usize = 256 * 1024;
 
 /// What a follower gets.
 #[derive(Debug)]
@@ -66,8 +68,8 @@ impl Supervisor {
             None => recorded + 1,
             Some(Position::Seq(seq)) => seq.max(1),
             Some(Position::Moment(moment)) => {
-                let (store, at) = (Arc::clone(&store), moment.resolve(now));
-                blocking(move || store.event_at(at)).await?
+                let at = moment.resolve(now);
+                store.answer(move |store| store.event_at(at)).await?
             }
         };
         let until = until.map(|until| match until {
@@ -135,9 +137,9 @@ impl Follower {
     }
 
     async fn page(&mut self) -> Result<Followed> {
-        let (store, from) = (Arc::clone(&self.store), self.next);
-        let (oldest, mut page) =
-            blocking(move || Ok::<_, crate::Error>((store.oldest_event()?, store.events(from, PAGE)?))).await?;
+        let from = self.next;
+        let (oldest, (mut page, more)) =
+            self.store.answer(move |store| Ok((store.oldest_event()?, store.events(from, PAGE, PAGE_BYTES)?))).await?;
         // What was asked for begins before what is kept.
         if oldest > self.next && self.next > 0 {
             let lost = oldest.min(self.recorded + 1) - self.next;
@@ -146,7 +148,7 @@ impl Follower {
         }
         page.retain(|event| event.seq <= self.recorded);
         self.next = match page.last() {
-            Some(last) if page.len() == PAGE => last.seq + 1,
+            Some(last) if more => last.seq + 1,
             _ => self.recorded + 1,
         };
         Ok(Followed::Events(self.wanted(page.into_iter().map(Arc::new))))

@@ -73,6 +73,9 @@ impl Supervisor {
             "--first-request" => time(limits.first_request),
             "--stall" => time(limits.stall),
             "--module-size" => bytes(limits.module_bytes_max),
+            "--uploads" => {
+                (Unit::Bytes, Some(wide(limits.uploads_bytes_max)), Some(self.0.modules.bytes_on_their_way()))
+            }
             "--stored-modules" => of(self.0.modules.stored(), count(limits.stored_modules_max)),
             "--module-cache" => of(self.0.modules.compiled_in_memory(), count(limits.module_cache_max)),
             "--compiled-cache" => {

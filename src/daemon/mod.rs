@@ -215,11 +215,18 @@ impl Daemon {
             tracing::warn!("some connections did not end in time");
         }
         let (store, logs) = (self.store, self.logs);
-        blocking(move || {
+        // On a thread of its own: those that block may all hang, in directories of servers that are gone.
+        let (closed, closing) = tokio::sync::oneshot::channel::<()>();
+        let close = move || {
             logs.close();
             store.close();
-        })
-        .await;
+            drop(closed);
+        };
+        match std::thread::Builder::new().name("close".into()).spawn(close) {
+            // The end of the channel is what it says.
+            Ok(_) => drop(closing.await),
+            Err(e) => tracing::error!("the state is not closed in order: {e}"),
+        }
         // The state directory is free: whoever waited for the close may know.
         self.supervisor.let_go();
     }

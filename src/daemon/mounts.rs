@@ -4,9 +4,18 @@
 //! directory, or the systems of files that are not files (`/proc`, `/sys`, `/dev`).
 
 use crate::config::Config;
+use crate::daemon::blocking;
 use crate::error::{Error, Result};
 use crate::model::mount::Mount;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+
+/// Runs whose directories are opened at a time: each may hang, and takes a thread with it.
+const OPENING_MAX: usize = 16;
+/// How long a run waits for its directories.
+const OPEN_WITHIN: Duration = Duration::from_secs(10);
 
 /// What may be lent.
 #[derive(Debug)]
@@ -14,6 +23,7 @@ pub(super) struct Mounts {
     state_dir: PathBuf,
     /// Only what is in these, if there are any.
     roots: Vec<PathBuf>,
+    opening: Arc<Semaphore>,
 }
 
 /// A directory that was looked at; the handle keeps it the same one.
@@ -56,7 +66,35 @@ impl Mounts {
         let real =
             |path: &Path| path.canonicalize().map_err(|e| Error::io(format!("cannot look at {}", path.display()), &e));
         let roots = config.mount_roots.iter().map(|root| real(root)).collect::<Result<_>>()?;
-        Ok(Mounts { state_dir: real(state_dir)?, roots })
+        Ok(Mounts { state_dir: real(state_dir)?, roots, opening: Arc::new(Semaphore::new(OPENING_MAX)) })
+    }
+
+    /// [`Mounts::open`], for somebody who cannot block, and does not wait for ever: a directory may be one of a server that is
+    /// gone.
+    ///
+    /// # Errors
+    ///
+    /// As there; [`Error::Io`] if it takes too long.
+    pub(super) async fn lend(self: &Arc<Mounts>, mounts: &[Mount]) -> Result<Vec<Mounted>> {
+        let opened = async {
+            let late = || Error::Internal("nobody closes it".to_owned());
+            let turn = Arc::clone(&self.opening).acquire_owned().await.map_err(|_| late())?;
+            let (this, wanted) = (Arc::clone(self), mounts.to_vec());
+            // The turn is not over before the thread is free again, or threads that hang would be as many as there are.
+            blocking(move || {
+                let opened = this.open(&wanted);
+                drop(turn);
+                opened
+            })
+            .await
+        };
+        match tokio::time::timeout(OPEN_WITHIN, opened).await {
+            Ok(opened) => opened,
+            Err(_) => {
+                let late = humantime::format_duration(OPEN_WITHIN);
+                Err(Error::io("cannot open the directories of -v", &format!("it took more than {late}")))
+            }
+        }
     }
 
     /// Opens what a run is to be lent. May block on the disk.

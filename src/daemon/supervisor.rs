@@ -354,10 +354,7 @@ impl Supervisor {
     pub(super) async fn ready(&self, loaded: Loaded, spec: &RunSpec) -> Result<Ready> {
         let mounts = match spec.mounts.is_empty() {
             true => vec![],
-            false => {
-                let (all, wanted) = (Arc::clone(&self.0.mounts), spec.mounts.clone());
-                blocking(move || all.open(&wanted)).await?
-            }
+            false => self.0.mounts.lend(&spec.mounts).await?,
         };
         Ok(Ready { loaded, workspace: self.workspace(&spec.name).await?, mounts })
     }
@@ -543,8 +540,7 @@ impl Supervisor {
             (live, record.id, record.run, Arc::clone(&record.launch))
         };
         let Some(live) = live else {
-            let store = Arc::clone(&self.0.store);
-            let env = blocking(move || store.environment(id)).await?;
+            let env = self.0.store.answer(move |store| store.environment(id)).await?;
             let env = env.ok_or_else(|| Error::NotFound(name.to_string()))?;
             let spec = RunSpec::again(name, &launch, env);
             return Ok(self.run_known(spec, Some(id), false, |_| ()).await?.created);

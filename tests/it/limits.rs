@@ -238,6 +238,68 @@ async fn a_client_that_takes_no_reply_is_given_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn arguments_variables_and_filters_are_bounded_in_number() {
+    let daemon = Harness::start().await;
+    let mut raw = daemon.raw().await;
+    let created = format!("Container 'exit_7' created at '{}'", daemon.root.join("exit_7").display());
+    assert_eq!(raw.ask(&format!("run exit_7{}", " a".repeat(512))).await, created);
+    assert_eq!(raw.ask("wait exit_7").await, "7");
+    assert_eq!(
+        raw.ask(&format!("run exit_7{}", " a".repeat(513))).await,
+        "ERR limit the number of arguments is limited to 512 (put them into a file)"
+    );
+    let variables = |n: usize| (0..n).map(|i| format!(" -e A{i}=")).collect::<String>();
+    assert_eq!(raw.ask(&format!("run{} exit_7", variables(512))).await, created);
+    assert_eq!(raw.ask("wait exit_7").await, "7");
+    assert_eq!(
+        raw.ask(&format!("run{} exit_7", variables(513))).await,
+        "ERR limit the number of variables is limited to 512 (-e)"
+    );
+    assert_eq!(raw.ask(&format!("list{}", " -f name=z".repeat(64))).await, "Available containers: []");
+    let refused = "ERR usage there are at most 64 values of --filter";
+    for verb in ["list", "prune", "events"] {
+        let filter = if verb == "prune" { " -f label=x" } else { " -f name=x" };
+        assert_eq!(raw.ask(&format!("{verb}{}", filter.repeat(65))).await, refused);
+    }
+}
+
+/// What is announced takes room until it is there, or given up; and it comes in some time.
+#[tokio::test(flavor = "multi_thread")]
+async fn modules_on_their_way_are_bounded_in_bytes_and_in_time() {
+    let daemon = Harness::with_limits(|limits| {
+        limits.uploads_bytes_max = 100;
+        limits.stall = Duration::from_secs(1);
+    })
+    .await;
+    let mut slow = daemon.raw().await;
+    slow.send("format json\nput a --size 60\n").await;
+    assert_eq!(slow.line().await, "{\"ok\":{\"format\":\"json\"}}");
+    assert!(slow.line().await.contains("ready"));
+    let refusal = "ERR limit modules that are on their way in is limited to 100 B (--uploads)";
+    let mut other = daemon.raw().await;
+    other.send("put b --size 41\n").await;
+    assert_eq!(String::from_utf8(other.rest().await).unwrap(), format!("{refusal}\n"));
+    assert!(daemon.raw().await.ask("put b --size 101").await.contains("--uploads"));
+    // A byte now and then, and never a pause that is too long.
+    let begun = std::time::Instant::now();
+    let refused = soon("the end of the transfer", async {
+        loop {
+            slow.send_bytes(b"x").await;
+            tokio::select! {
+                line = slow.line() => return line,
+                () = tokio::time::sleep(Duration::from_millis(100)) => {}
+            }
+        }
+    })
+    .await;
+    assert!(refused.contains("--stall") && begun.elapsed() >= Duration::from_secs(1), "{refused}");
+    let mut third = daemon.raw().await;
+    third.send("format json\nput b --size 100\n").await;
+    third.line().await;
+    soon("room", async { assert!(third.line().await.contains("ready")) }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_module_is_bounded_wherever_it_comes_from() {
     let directory = tempfile::tempdir().unwrap();
     let module = wat::parse_str("(module (func (export \"_start\")))").unwrap();

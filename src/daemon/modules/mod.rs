@@ -6,6 +6,7 @@
 
 mod upload;
 
+use upload::Place;
 pub use upload::Upload;
 
 use crate::config::{Config, Limits, fixed};
@@ -22,6 +23,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, Metadata};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
@@ -75,6 +77,8 @@ struct Inner {
     tracker: TaskTracker,
     compilers: Compilers,
     state: Mutex<State>,
+    /// Bytes that were announced by those who `put`.
+    incoming: Arc<AtomicU64>,
     /// Held while stored modules change, so that a file is not removed under a `put` of the same bytes.
     changing: tokio::sync::Mutex<()>,
 }
@@ -146,6 +150,15 @@ enum Source {
     BuiltIn(usize),
 }
 
+/// What is compiled.
+#[derive(Debug, Clone)]
+enum Input {
+    /// What a name leads to.
+    Of(Source),
+    /// A transfer's file, which is there also if its client is gone.
+    Open(Arc<File>),
+}
+
 impl Modules {
     /// Reads the table of stored modules, and looks at the code that was compiled before.
     ///
@@ -191,6 +204,7 @@ impl Modules {
             tracker,
             compilers,
             state: Mutex::new(State { stored, ..State::default() }),
+            incoming: Arc::default(),
             changing: tokio::sync::Mutex::new(()),
         })))
     }
@@ -226,7 +240,7 @@ impl Modules {
             None => self.find(name).await?,
         };
         let content = self.content(name, &source).await?;
-        self.program(name, content, source, compiling).await
+        self.program(name, content, Input::Of(source), compiling).await
     }
 
     fn compiled(&self, digest: &str) -> Option<Loaded> {
@@ -337,11 +351,11 @@ impl Modules {
         &self,
         name: &Name,
         content: Content,
-        source: Source,
+        input: Input,
         mut compiling: impl FnMut(Compiling),
     ) -> Result<Loaded> {
         let result = loop {
-            let (flight, mut progress) = self.flight(name, &content, source.clone());
+            let (flight, mut progress) = self.flight(name, &content, input.clone());
             while flight.result.get().is_none() {
                 tokio::select! {
                     biased;
@@ -380,7 +394,7 @@ impl Modules {
         &self,
         name: &Name,
         content: &Content,
-        source: Source,
+        input: Input,
     ) -> (Arc<Flight>, watch::Receiver<Option<Compiling>>) {
         let key = (Arc::clone(&content.digest), content.text);
         let flight = {
@@ -404,7 +418,7 @@ impl Modules {
         let (this, name, content, result) = (self.clone(), name.clone(), content.clone(), Arc::clone(&flight));
         self.0.tracker.spawn(async move {
             let _landing = result.landed.clone().drop_guard();
-            let made = this.make(&name, &content, source, Arc::clone(&result.progress)).await;
+            let made = this.make(&name, &content, input, Arc::clone(&result.progress)).await;
             result.result.set(made).unwrap_or_else(|_| unreachable!("a flight lands once"));
         });
         (flight, progress)
@@ -414,12 +428,12 @@ impl Modules {
         &self,
         name: &Name,
         content: &Content,
-        source: Source,
+        input: Input,
         progress: Progress,
     ) -> Result<Program, Unavailable> {
-        let stored = matches!(source, Source::Stored(_)).then(|| self.0.store.module_path(&content.digest));
+        let stored = matches!(input, Input::Of(Source::Stored(_))).then(|| self.0.store.module_path(&content.digest));
         let (this, module) = (self.clone(), name.clone());
-        let file = blocking(move || this.open_source(&module, source)).await?;
+        let file = blocking(move || this.open_input(&module, input)).await?;
         let order = Order { module: file, digest: Arc::clone(&content.digest), text: content.text };
         let made = self.0.compilers.program(order, progress).await;
         match (made, stored) {
@@ -433,7 +447,13 @@ impl Modules {
         }
     }
 
-    fn open_source(&self, name: &Name, source: Source) -> Result<File> {
+    fn open_input(&self, name: &Name, input: Input) -> Result<File> {
+        let source = match input {
+            Input::Of(source) => source,
+            Input::Open(file) => {
+                return file.try_clone().map_err(|e| Error::io(format!("module '{name}' cannot be read"), &e));
+            }
+        };
         let path = match source {
             Source::BuiltIn(index) => {
                 let failed = |e| Error::io(format!("module '{name}' cannot be read"), &e);
@@ -583,10 +603,31 @@ impl Modules {
         if bytes > u64::try_from(self.0.limits.module_bytes_max).unwrap_or(u64::MAX) {
             return Err(self.too_large());
         }
+        let place = self.place(bytes)?;
         let directory = self.0.store.incoming();
         let file = tempfile::NamedTempFile::new_in(&directory)
             .map_err(|e| Error::io(format!("cannot receive into {}", directory.display()), &e))?;
-        Ok(Upload { modules: self.clone(), name: name.clone(), text, file, hash: Sha256::new(), missing: bytes, bytes })
+        let (modules, name) = (self.clone(), name.clone());
+        Ok(Upload { modules, name, text, file, hash: Sha256::new(), missing: bytes, bytes, place })
+    }
+
+    /// Room for what is announced: until it is stored or given up, it takes room on the disk that has the state.
+    fn place(&self, bytes: u64) -> Result<Place> {
+        let max = self.0.limits.uploads_bytes_max;
+        let fits = |all: u64| all.checked_add(bytes).filter(|sum| *sum <= u64::try_from(max).unwrap_or(u64::MAX));
+        match self.0.incoming.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits) {
+            Ok(_) => Ok(Place { all: Arc::clone(&self.0.incoming), bytes }),
+            Err(_) => Err(Error::Limit {
+                what: "modules that are on their way in",
+                limit: bytesize::ByteSize(u64::try_from(max).unwrap_or(u64::MAX)).to_string(),
+                name: "--uploads",
+            }),
+        }
+    }
+
+    /// Bytes of modules that are on their way in.
+    pub(super) fn bytes_on_their_way(&self) -> u64 {
+        self.0.incoming.load(Ordering::Relaxed)
     }
 
     /// Records the name, then shows it: what is listed is on disk. `changing` is held.

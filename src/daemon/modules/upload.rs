@@ -1,6 +1,6 @@
 //! A module on its way in: received into a file of its own, compiled, and stored if it can run.
 
-use super::{Content, Modules, Source};
+use super::{Content, Input, Modules};
 use crate::daemon::compile::Compiling;
 use crate::daemon::store::ModuleRow;
 use crate::daemon::{blocking, hex};
@@ -12,6 +12,8 @@ use sha2::{Digest as _, Sha256};
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A module on its way in. Dropped before [`Upload::finish`], it leaves nothing behind.
 pub struct Upload {
@@ -22,6 +24,19 @@ pub struct Upload {
     pub(super) hash: Sha256,
     pub(super) missing: u64,
     pub(super) bytes: u64,
+    pub(super) place: Place,
+}
+
+/// Room for what was announced, given back when it is dropped.
+pub(super) struct Place {
+    pub(super) all: Arc<AtomicU64>,
+    pub(super) bytes: u64,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 impl Upload {
@@ -52,14 +67,16 @@ impl Upload {
     /// [`Error::BadModule`], [`Error::Usage`] if the digests differ, [`Error::Io`].
     pub async fn finish(self, sha256: Option<&str>, compiling: impl FnMut(Compiling)) -> Result<ModuleView> {
         assert!(self.missing == 0, "an upload is finished when all is there");
-        let Upload { modules, name, text, file, hash, bytes, .. } = self;
+        let Upload { modules, name, text, file, hash, bytes, place, .. } = self;
         let digest = hex(&hash.finalize());
         if sha256.is_some_and(|said| said != digest) {
             return Err(Error::Usage(format!("what arrived has the SHA-256 {digest}, not the one that was announced")));
         }
         let content = Content { digest: digest.as_str().into(), text };
-        let source = Source::File(file.path().to_owned());
-        modules.program(&name, content, source, compiling).await?;
+        // Not by its path, which goes with this client: others may have begun to wait for what comes of it.
+        let open = file.reopen().map_err(|e| Error::io("cannot read the module again", &e))?;
+        let input = Input::Open(Arc::new(open));
+        modules.program(&name, content, input, compiling).await?;
         let row = ModuleRow { name: name.to_string(), sha256: digest, bytes, text };
         // A task of its own: a client that goes away now must not leave it half done.
         let tracker = modules.0.tracker.clone();
@@ -67,6 +84,7 @@ impl Upload {
             let _changing = modules.0.changing.lock().await;
             let path = modules.0.store.module_path(&row.sha256);
             blocking(move || persist(file, &path)).await?;
+            drop(place);
             let sha256 = row.sha256.clone();
             let recorded = modules.record(&name, row).await;
             if recorded.is_err() {

@@ -8,6 +8,7 @@ mod schema;
 mod writer;
 
 use crate::config::{Durability, Limits, fixed};
+use crate::daemon::blocking;
 use crate::error::{Error, Result};
 use crate::model::event::{Event, EventView};
 use crate::model::instance::{InstanceId, Record, Timestamp};
@@ -21,8 +22,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use tokio::sync::{broadcast, oneshot};
+use tokio::sync::{Semaphore, broadcast, oneshot};
 use writer::{Health, Job, Shared, Writer};
+
+/// Questions that are asked at a time: one is answered, and one is on its way.
+const QUESTIONS_MAX: usize = 2;
 
 /// A stored module's row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -154,6 +158,8 @@ pub(super) struct Store {
     jobs: Mutex<Option<Sender<Job>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
     reader: Mutex<Option<Connection>>,
+    /// Turns to ask.
+    questions: Arc<Semaphore>,
     loaded: Mutex<Option<Loaded>>,
     lock: Mutex<Option<File>>,
 }
@@ -227,6 +233,7 @@ impl Store {
             jobs: Mutex::new(Some(jobs)),
             writer: Mutex::new(Some(writer)),
             reader: Mutex::new(Some(schema::open_reader(directory)?)),
+            questions: Arc::new(Semaphore::new(QUESTIONS_MAX)),
             loaded: Mutex::new(Some(loaded)),
             lock: Mutex::new(Some(lock)),
         };
@@ -373,6 +380,27 @@ impl Store {
         }
     }
 
+    /// Asks something on a thread that may block. There is one connection for questions, and who waits for it waits here: not
+    /// with a thread that others need.
+    ///
+    /// # Errors
+    ///
+    /// Those of the question.
+    pub(super) async fn answer<T: Send + 'static>(
+        self: &Arc<Store>,
+        question: impl FnOnce(&Store) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let turn = Arc::clone(&self.questions).acquire_owned().await.map_err(|_| closed())?;
+        let store = Arc::clone(self);
+        // The turn goes with the work, and not with whoever gives up waiting for it.
+        blocking(move || {
+            let answer = question(&store);
+            drop(turn);
+            answer
+        })
+        .await
+    }
+
     fn ask<T>(&self, question: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
         let reader = lock(&self.reader);
         question(reader.as_ref().ok_or_else(closed)?)
@@ -412,13 +440,13 @@ impl Store {
         self.shared.followers.subscribe()
     }
 
-    /// Events that were written down, from `seq` on, at most `max`.
+    /// Events that were written down, from `seq` on, at most `max` or as many as have `bytes_max`, and whether there are more.
     ///
     /// # Errors
     ///
     /// [`Error::Io`].
-    pub(super) fn events(&self, seq: u64, max: usize) -> Result<Vec<EventView>> {
-        self.ask(|c| rows::events(c, seq, max))
+    pub(super) fn events(&self, seq: u64, max: usize, bytes_max: usize) -> Result<(Vec<EventView>, bool)> {
+        self.ask(|c| rows::events(c, seq, max, bytes_max))
     }
 
     /// The number of the first event at or after a time; that of the next one if there is none.

@@ -323,18 +323,35 @@ pub(super) fn runs(connection: &Connection, id: InstanceId) -> rusqlite::Result<
 }
 
 /// Events from `seq` on, at most `max`.
-pub(super) fn events(connection: &Connection, seq: u64, max: usize) -> rusqlite::Result<Vec<EventView>> {
-    let mut statement = connection.prepare_cached("SELECT detail FROM event WHERE seq >= ?1 ORDER BY seq LIMIT ?2")?;
-    let from = i64::try_from(seq).unwrap_or(i64::MAX);
-    let rows = statement.query_map(params![from, i64::try_from(max).unwrap_or(i64::MAX)], |row| from_json(row, 0))?;
-    rows.collect()
+pub(super) fn events(
+    connection: &Connection,
+    seq: u64,
+    max: usize,
+    bytes_max: usize,
+) -> rusqlite::Result<(Vec<EventView>, bool)> {
+    let mut statement = connection.prepare_cached("SELECT detail FROM event WHERE seq >= ?1 ORDER BY seq")?;
+    let mut rows = statement.query([i64::try_from(seq).unwrap_or(i64::MAX)])?;
+    let (mut events, mut bytes) = (vec![], 0);
+    while let Some(row) = rows.next()? {
+        if events.len() >= max || bytes >= bytes_max {
+            return Ok((events, true));
+        }
+        bytes += row.get_ref(0)?.as_bytes()?.len();
+        events.push(from_json(row, 0)?);
+    }
+    Ok((events, false))
 }
 
-/// The number of the first event that is kept at or after a time. `None`: there is none.
+/// The number behind the last event that is kept of before a time. `None`: no event is kept.
 pub(super) fn event_at(connection: &Connection, at: Timestamp) -> rusqlite::Result<Option<u64>> {
-    // Times may go backwards with the clock, so the first in order is looked for, not the earliest.
-    let mut statement = connection.prepare_cached("SELECT seq FROM event WHERE at >= ?1 ORDER BY seq LIMIT 1")?;
-    statement.query_row([i64::try_from(at.0).unwrap_or(i64::MAX)], |row| unsigned(row, 0)).optional()
+    // From the newest back, for mostly it is the last few that are asked for; and times may go backwards with the clock, so it is
+    // the first behind the last one that was earlier.
+    let mut statement = connection.prepare_cached("SELECT seq FROM event WHERE at < ?1 ORDER BY seq DESC LIMIT 1")?;
+    let before = statement.query_row([i64::try_from(at.0).unwrap_or(i64::MAX)], |row| unsigned(row, 0)).optional()?;
+    match before {
+        Some(seq) => Ok(Some(seq.saturating_add(1))),
+        None => oldest_event(connection),
+    }
 }
 
 /// The number of the oldest event that is kept.

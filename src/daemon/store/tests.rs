@@ -198,7 +198,7 @@ fn a_name_that_has_become_a_verb_is_read_back() {
     let names: Vec<_> = pair.registry.records().map(|r| (r.name.as_str(), r.launch.module.as_str())).collect();
     assert_eq!(names, [("ls", "ps")]);
     assert_eq!(pair.store.runs(id).unwrap()[0].module.as_str(), "ps");
-    assert_eq!(pair.store.events(0, 10).unwrap()[1].name.as_str(), "ls");
+    assert_eq!(pair.store.events(0, 10, 1 << 20).unwrap().0[1].name.as_str(), "ls");
 }
 
 #[test]
@@ -222,7 +222,7 @@ fn runs_and_events_are_kept_within_their_limits() {
     let pair = Pair::open(dir.path(), &small);
     let kept = pair.seq_next - pair.store.oldest_event().unwrap();
     assert!((10..=1100).contains(&kept), "{kept}: trimmed now and then");
-    assert_eq!(pair.store.events(0, 5000).unwrap().len() as u64, kept);
+    assert_eq!(pair.store.events(0, 5000, 16 << 20).unwrap().0.len() as u64, kept);
 }
 
 #[test]
@@ -232,7 +232,10 @@ fn events_are_found_by_number_and_by_time_and_followed() {
     let mut live = pair.store.follow();
     let id = pair.run("a");
     pair.end(id, false);
-    let all = pair.store.events(0, 10).unwrap();
+    let (all, more) = pair.store.events(0, 10, 1 << 20).unwrap();
+    assert!(!more);
+    let (first, more) = pair.store.events(0, 10, 1).unwrap();
+    assert!(more && first == all[..1], "one at least, and no more than there is room for");
     assert_eq!(all.iter().map(|e| (e.seq, e.kind.as_str())).collect::<Vec<_>>(), [(1, "created"), (2, "ended")]);
     assert_eq!((all[1].exit_code, all[1].state.as_deref()), (Some(3), Some("exited")));
     assert_eq!(*live.try_recv().unwrap(), all[0], "a follower sees what is on record");
@@ -525,7 +528,7 @@ fn live_with(connection: &Connection) -> rusqlite::Result<()> {
         assert!(!Reply::Inspected(Box::new(instance)).json().is_empty());
         rows::environment(connection, record.id)?;
     }
-    for event in rows::events(connection, 0, 100)? {
+    for event in rows::events(connection, 0, 100, 1 << 20)?.0 {
         assert!(!event.line().is_empty());
     }
     rows::modules(connection)?;
