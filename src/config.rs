@@ -308,6 +308,10 @@ pub mod fixed {
     pub const MODULE_GLOBALS_MAX: u64 = 100_000;
     /// Data and element segments of a module.
     pub const MODULE_SEGMENTS_MAX: u64 = 250_000;
+    /// Entries of all tables of a module at the start, each table counted up to as many as a compiler writes out.
+    pub const MODULE_TABLE_ENTRIES_MAX: u64 = 1_000_000;
+    /// Bytes that the instances of a module or component take of the host besides its memories and tables.
+    pub const INSTANCES_HOST_BYTES_MAX: u64 = 64 << 20;
     /// Modules, components and instances within a component.
     pub const MODULE_NESTED_MAX: u64 = 1_000;
     /// Bytes of one function.
@@ -351,12 +355,8 @@ pub mod fixed {
     pub const RESERVE_BYTES: u64 = 4 << 20;
     /// Requests of a client that has not shown who it is.
     pub const UNPROVED_REQUESTS_MAX: u32 = 16;
-    /// Arguments of a run, and variables: each costs several times what it takes in a request.
-    pub const ARGUMENTS_MAX: usize = 512;
     /// The least that a transfer brings within `--stall`, on average; a slower one ends.
     pub const TRANSFER_BYTES_MIN: u64 = 1024 * 1024;
-    /// Values of `--filter` in a request.
-    pub const FILTERS_MAX: usize = 64;
     /// Instances that a list looks at under the registry's lock at a time: up to so many are as they were at one moment.
     pub const LIST_PAGE: usize = 256;
     /// Text of a long reply that is put together before it is sent.

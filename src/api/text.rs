@@ -18,6 +18,7 @@ use crate::model::reply::{self, Hello, Input, Reply, StreamEvent, json_error, pl
 use crate::model::request::{
     self, Condition, Parsed, PruneArgs, PutArgs, Request, RmArgs, RunArgs, StopArgs, WaitArgs, WireFormat,
 };
+use crate::model::run_args::ARGUMENTS_MAX;
 use crate::transport::Stream;
 use bytes::Bytes;
 use std::time::Duration;
@@ -321,8 +322,8 @@ impl Connection {
         {
             return Err(Error::Usage(format!("an argument cannot hold a NUL: {}", escape::short(bad, 40))));
         }
-        if args.guest_args().len() > fixed::ARGUMENTS_MAX {
-            let limit = fixed::ARGUMENTS_MAX.to_string();
+        if args.guest_args().len() > ARGUMENTS_MAX {
+            let limit = ARGUMENTS_MAX.to_string();
             return Err(Error::Limit { what: "the number of arguments", limit, name: "put them into a file" });
         }
         let mounts: Vec<Mount> = args.mounts().cloned().collect();

@@ -166,7 +166,9 @@ fn frames(backtrace: &WasmBacktrace) -> String {
         match frame.func_name() {
             Some(name) => {
                 let name = &name[..name.floor_char_boundary(NAME_BYTES_MAX)];
-                let _infallible = write!(out, "{:#}", rustc_demangle::demangle(name));
+                let end = out.len() + FRAMES_BYTES_MAX;
+                // What is left out is cut below.
+                let _cut = write!(Short { out: &mut out, end }, "{:#}", rustc_demangle::demangle(name));
             }
             None => {
                 let _infallible = write!(out, "function {}", frame.func_index());
@@ -177,6 +179,21 @@ fn frames(backtrace: &WasmBacktrace) -> String {
         let _infallible = write!(out, " < {} more", all.len() - fixed::BACKTRACE_FRAMES_MAX);
     }
     crate::model::escape::short(&out, FRAMES_BYTES_MAX)
+}
+
+/// Takes no more text behind a point, and stops whoever has more: a mangled name can stand for a megabyte, and take seconds to
+/// be spelled out.
+struct Short<'a> {
+    out: &'a mut String,
+    end: usize,
+}
+
+impl Write for Short<'_> {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        let room = self.end.saturating_sub(self.out.len());
+        self.out.push_str(&text[..text.floor_char_boundary(room)]);
+        if text.len() <= room { Ok(()) } else { Err(std::fmt::Error) }
+    }
 }
 
 /// The word behind `trap:` in a reason.
@@ -292,6 +309,43 @@ mod tests {
             );
             assert!(message.contains(" in "), "{message}");
         }
+    }
+
+    /// References back into a name make it as long as one likes, for those who go along with it.
+    #[test]
+    fn a_name_that_stands_for_a_megabyte_is_not_spelled_out() {
+        fn base_62(n: usize) -> String {
+            let digits = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+            let (mut left, mut out) = (n - 1, vec![b'_']);
+            loop {
+                out.insert(0, digits[left % 62]);
+                left /= 62;
+                if left == 0 {
+                    return String::from_utf8(out).unwrap();
+                }
+            }
+        }
+        let mut name = format!("IC0{}C0{}", "Nt".repeat(225), "0".repeat(225));
+        let mut level = 3;
+        for _ in 0..6 {
+            let next = name.len();
+            name.push_str(&format!("T{}E", format!("B{}", base_62(level)).repeat(12)));
+            level = next;
+        }
+        let name = format!("_R{name}E");
+        assert!(name.len() < NAME_BYTES_MAX && rustc_demangle::try_demangle(&name).is_ok());
+        let begun = std::time::Instant::now();
+        let mut spelled = String::new();
+        write!(Short { out: &mut spelled, end: FRAMES_BYTES_MAX }, "{:#}", rustc_demangle::demangle(&name))
+            .unwrap_err();
+        assert_eq!(spelled.len(), FRAMES_BYTES_MAX);
+        let bounded = begun.elapsed();
+        let begun = std::time::Instant::now();
+        let mut whole = String::new();
+        let _too_long = write!(whole, "{:#}", rustc_demangle::demangle(&name));
+        assert!(whole.len() > 1000 * FRAMES_BYTES_MAX, "{} bytes", whole.len());
+        // Side by side, or a slow machine would decide.
+        assert!(bounded * 20 < begun.elapsed(), "{bounded:?} of {:?}", begun.elapsed());
     }
 
     #[test]

@@ -208,15 +208,19 @@ impl WasiView for P2 {
 }
 
 impl Host {
+    /// Preview 1, for a call of the guest's.
     pub(super) fn wasi_p1(&mut self) -> &mut P1 {
+        // A start function that waits here has not computed for a tick, and is guest code all the same.
+        self.enter();
         match &mut self.wasi {
             Wasi::P1(p1) => p1,
             Wasi::P2 { .. } => unreachable!("a core module is run in a store that was built for one"),
         }
     }
 
-    /// The file system of a component.
+    /// The file system of a component, for a call of the guest's.
     pub(super) fn files(&mut self) -> Fs<'_> {
+        self.enter();
         match &mut self.wasi {
             Wasi::P2 { p2, disk } => Fs { view: p2.filesystem(), disk },
             Wasi::P1(_) => unreachable!("a component is run in a store that was built for one"),
@@ -237,7 +241,7 @@ impl Host {
 
     /// Returns when nothing is written any more that the guest began and did not wait for.
     pub(super) async fn written(&mut self) {
-        for entry in self.ctx().table.iter_mut() {
+        for entry in self.table().iter_mut() {
             if let Some(stream) = (entry as &mut dyn std::any::Any).downcast_mut::<DynOutputStream>() {
                 stream.cancel().await;
             }
@@ -256,8 +260,19 @@ impl Host {
     }
 }
 
+impl Host {
+    fn table(&mut self) -> &mut ResourceTable {
+        match &mut self.wasi {
+            Wasi::P1(p1) => p1.ctx().ctx().table,
+            Wasi::P2 { p2, .. } => &mut p2.table,
+        }
+    }
+}
+
 impl WasiView for Host {
+    /// Preview 2, for a call of the guest's.
     fn ctx(&mut self) -> WasiCtxView<'_> {
+        self.enter();
         match &mut self.wasi {
             Wasi::P1(p1) => p1.ctx().ctx(),
             Wasi::P2 { p2, .. } => p2.ctx(),
@@ -309,7 +324,7 @@ impl Sandbox {
         };
         let memory = Memory::new(self.memory_bytes_max, self.table_entries_max, self.memory_total);
         let mut store = Store::new(&engine.engine, Host { wasi, memory, on_enter: Some(self.on_enter) });
-        store.data_mut().ctx().table.set_max_capacity(self.handles_max);
+        store.data_mut().table().set_max_capacity(self.handles_max);
         store.limiter(|host| &mut host.memory);
         // A component's own numbers for them, and for resources that it makes without asking anybody. Each may be lent to a call
         // at the same time, as all are that are polled together.
@@ -319,7 +334,7 @@ impl Sandbox {
         // To yield, not to trap: whoever drives the future drops it when the guest should end, in a host call too.
         let turns = engine.ticker.turns();
         store.epoch_deadline_callback(move |mut store| {
-            // A start function computes before instantiation is over; this is where that shows.
+            // A start function computes before instantiation is over; this is where that shows, if it asks the host for nothing.
             store.data_mut().enter();
             Ok(if turns.is_over() { UpdateDeadline::Yield(1) } else { UpdateDeadline::Continue(1) })
         });

@@ -2,7 +2,7 @@
 //! in milliseconds. What is merely expensive is the business of the limits on the compiler.
 
 use crate::config::fixed;
-use wasmparser::{Encoding, FunctionBody, Parser, Payload};
+use wasmparser::{ElementItems, Encoding, FunctionBody, Parser, Payload};
 
 /// What a file has in all, nested modules and components included.
 #[derive(Default)]
@@ -13,8 +13,26 @@ struct Counts {
     exports: u64,
     globals: u64,
     segments: u64,
+    table_entries: u64,
     nested: u64,
+    /// What is open around the next section: the host's bytes for an instance of it, if it is a core module.
+    scopes: Vec<Option<u64>>,
+    /// The most of these that one core module has.
+    largest: u64,
+    core_instances: u64,
+    component_instances: u64,
+    /// How deep components are nested.
+    depth: u32,
 }
+
+/// What wasmtime writes out of a table that functions are put into: one number an entry, up to so many (`TableSegments`).
+const TABLE_WRITTEN_OUT_MAX: u64 = 1 << 20;
+/// What an instance of a core module takes for each global and each element of a segment, and for each function and import, in
+/// bytes (`VMContext`, `ValRaw`, `VMFuncRef`).
+const HOST_BYTES_SMALL: u64 = 16;
+const HOST_BYTES_LARGE: u64 = 32;
+/// [`fixed::CORE_INSTANCES_MAX`].
+const CORE_INSTANCES_MAX: u64 = fixed::CORE_INSTANCES_MAX as u64;
 
 /// Refuses a file that has more of something than any program would.
 ///
@@ -46,14 +64,20 @@ impl Counts {
             Payload::FunctionSection(s) => self.functions += u64::from(s.count()),
             Payload::ComponentCanonicalSection(s) => self.functions += u64::from(s.count()),
             Payload::GlobalSection(s) => self.globals += u64::from(s.count()),
+            Payload::TableSection(s) => {
+                let tables = s.clone().into_iter().flatten();
+                self.table_entries += tables.map(|t| t.ty.initial.min(TABLE_WRITTEN_OUT_MAX)).sum::<u64>();
+            }
             Payload::ElementSection(s) => self.segments += u64::from(s.count()),
             Payload::DataSection(s) => self.segments += u64::from(s.count()),
             Payload::InstanceSection(s) => self.nested += u64::from(s.count()),
             Payload::ComponentInstanceSection(s) => self.nested += u64::from(s.count()),
             Payload::Version { encoding: Encoding::Module | Encoding::Component, .. } => self.nested += 1,
             Payload::CodeSectionEntry(body) => return check_body(body),
+            Payload::End(_) => {}
             _ => return Ok(()),
         }
+        self.add_instances(payload);
         for (what, has, most) in [
             ("functions", self.functions, fixed::MODULE_FUNCTIONS_MAX),
             ("types", self.types, fixed::MODULE_TYPES_MAX),
@@ -61,6 +85,8 @@ impl Counts {
             ("exports", self.exports, fixed::MODULE_EXPORTS_MAX),
             ("globals", self.globals, fixed::MODULE_GLOBALS_MAX),
             ("data and element segments", self.segments, fixed::MODULE_SEGMENTS_MAX),
+            ("table entries to begin with", self.table_entries, fixed::MODULE_TABLE_ENTRIES_MAX),
+            ("bytes of the host in its instances", self.host_bytes(), fixed::INSTANCES_HOST_BYTES_MAX),
             ("modules, components and instances in it", self.nested, fixed::MODULE_NESTED_MAX),
         ] {
             if has > most {
@@ -68,6 +94,55 @@ impl Counts {
             }
         }
         Ok(())
+    }
+}
+
+impl Counts {
+    /// What instances take of the host that no limit of a run knows: neither a memory nor a table.
+    fn add_instances(&mut self, payload: &Payload<'_>) {
+        let (small, large) = match payload {
+            Payload::Version { encoding, .. } => {
+                self.scopes.push((*encoding == Encoding::Module).then_some(0));
+                let components = self.scopes.iter().filter(|scope| scope.is_none()).count();
+                self.depth = self.depth.max(u32::try_from(components).unwrap_or(u32::MAX));
+                return;
+            }
+            Payload::End(_) => {
+                self.scopes.pop();
+                return;
+            }
+            Payload::InstanceSection(s) => {
+                self.core_instances += u64::from(s.count());
+                return;
+            }
+            Payload::ComponentInstanceSection(s) => {
+                self.component_instances += u64::from(s.count());
+                return;
+            }
+            Payload::GlobalSection(s) => (u64::from(s.count()), 0),
+            Payload::ElementSection(s) => {
+                let items = s.clone().into_iter().flatten().map(|element| match element.items {
+                    ElementItems::Functions(items) => u64::from(items.count()),
+                    ElementItems::Expressions(_, items) => u64::from(items.count()),
+                });
+                (items.sum(), 0)
+            }
+            Payload::FunctionSection(s) => (0, u64::from(s.count())),
+            Payload::ImportSection(s) => (0, u64::from(s.count())),
+            _ => return,
+        };
+        if let Some(Some(bytes)) = self.scopes.last_mut() {
+            *bytes = bytes.saturating_add(small * HOST_BYTES_SMALL).saturating_add(large * HOST_BYTES_LARGE);
+            self.largest = self.largest.max(*bytes);
+        }
+    }
+
+    /// For all instances together, at the most: a component says how often it instantiates, and what is nested in it may do so
+    /// each time.
+    fn host_bytes(&self) -> u64 {
+        let each = self.component_instances.saturating_add(1).saturating_pow(self.depth.saturating_sub(1));
+        let instances = self.core_instances.saturating_mul(each).clamp(1, CORE_INSTANCES_MAX);
+        self.largest.saturating_mul(instances)
     }
 }
 
@@ -160,6 +235,37 @@ mod tests {
             assert_eq!(with(most), "", "{what}");
             assert_eq!(with(most + 1), format!("it has {} {what}; {most} are the most", most + 1));
         }
+    }
+
+    /// A compiler writes such tables out, and whoever loads the code has them on the heap.
+    #[test]
+    fn tables_are_bounded_from_the_start() {
+        let tables = |sizes: &[u64]| {
+            let tables = sizes.iter().map(|n| [&[0x70, 0][..], &leb(*n)].concat()).collect::<Vec<_>>().concat();
+            checked(&[HEADER, &section(4, &[leb(sizes.len() as u64), tables].concat())].concat())
+        };
+        assert_eq!(tables(&[600_000, 400_000]), "");
+        assert_eq!(tables(&[600_000, 400_001]), "it has 1000001 table entries to begin with; 1000000 are the most");
+        assert_eq!(tables(&[u64::from(u32::MAX)]), "it has 1048576 table entries to begin with; 1000000 are the most");
+    }
+
+    #[test]
+    fn what_instances_take_of_the_host_is_bounded() {
+        let passive = |n: usize| {
+            let elements = [leb(1), vec![1, 0], leb(n as u64), vec![0; n]].concat();
+            checked(&[HEADER, &section(9, &elements)].concat())
+        };
+        assert_eq!(passive(4 << 20), "");
+        assert!(passive((4 << 20) + 1).ends_with("bytes of the host in its instances; 67108864 are the most"));
+        let globals = section(1, &[HEADER, &section(6, &leb(99_000))].concat());
+        let component = |sections: &[Vec<u8>]| [&b"\0asm\x0d\0\x01\0"[..], &sections.concat()].concat();
+        let (core, components) = (|n| section(2, &leb(n)), |n| section(5, &leb(n)));
+        assert_eq!(checked(&component(&[globals.clone(), core(42)])), "");
+        assert!(checked(&component(&[globals.clone(), core(43)])).contains("it has 68112000 bytes of the host"));
+        // What is nested is instantiated as often as it is asked for.
+        let nested = section(4, &component(&[globals, core(10)]));
+        assert_eq!(checked(&component(&[nested.clone(), components(3)])), "");
+        assert!(checked(&component(&[nested, components(4)])).contains("bytes of the host in its instances"));
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! `--filter KEY=VALUE`, as docker has it: values of one key are alternatives, keys (and labels) must all match.
 
-use crate::config::fixed::FILTERS_MAX;
 use crate::error::{Error, Result};
 use crate::model::escape;
 use crate::model::event::EventView;
 use crate::model::instance::{Record, Timestamp};
 use crate::model::when::{Moment, parse_moment};
 use std::collections::BTreeMap;
+
+/// Values of `--filter` in a request; each is tried on every instance.
+const FILTERS_MAX: usize = 64;
 
 /// Labels of an instance.
 pub type Labels = BTreeMap<String, String>;

@@ -1,6 +1,5 @@
 //! The arguments of `run`: read from a line or a command line, and written as the words of one.
 
-use crate::config::fixed::ARGUMENTS_MAX;
 use crate::error::{Error, Result};
 use crate::model::escape;
 use crate::model::mount::Mount;
@@ -8,6 +7,9 @@ use crate::model::request::{parse_count, parse_duration, parse_size};
 use crate::model::restart::RestartPolicy;
 use clap::Args;
 use std::time::Duration;
+
+/// Arguments of a run, and variables: each costs several times what it takes in a request.
+pub const ARGUMENTS_MAX: usize = 512;
 
 /// Arguments of `run`.
 #[derive(Debug, Clone, PartialEq, Eq, Args, Default)]

@@ -149,6 +149,12 @@ async fn what_the_daemon_was_given_holds_for_runs_that_do_not_ask() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_timeout_counts_from_guest_code_and_reaches_a_start_function() {
     let daemon = Harness::start().await;
+    // A start function is guest code, whether it computes or waits.
+    let waited = daemon.run_to_end(&["--timeout", "200ms", "start_waits"]).await;
+    assert_eq!((waited.reason.as_deref(), waited.started_at.is_some()), (Some("timeout"), true), "{waited:?}");
+    let failed = daemon.run_to_end(&["start_fails"]).await;
+    assert_eq!(failed.reason.as_deref(), Some("trap:host-call"), "{failed:?}");
+    assert!(failed.message.as_deref().is_some_and(|m| m.contains("--random-size") && m.contains("(-m)")), "{failed:?}");
     let ended = daemon.run_to_end(&["--timeout", "200ms", "start_loops"]).await;
     assert_eq!((ended.state.as_str(), ended.stopped.unwrap().rung), ("timed-out", Rung::Tick));
     let at = |time: &Option<String>| humantime::parse_rfc3339(time.as_deref().unwrap()).unwrap();

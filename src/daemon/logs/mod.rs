@@ -452,8 +452,7 @@ impl State {
         }
         while !bytes.is_empty() {
             let bytes = bytes.split_to(bytes.len().min(record_bytes_max));
-            // Nobody else has these bytes, mostly, and then this copies nothing.
-            self.push_piece(Piece { at, run, stream, bytes: bytes.into(), skipped: 0 });
+            self.push_piece(Piece { at, run, stream, bytes: owned(bytes), skipped: 0 });
         }
         match self.pending.back_mut() {
             Some(last) => last.skipped += skipped,
@@ -466,6 +465,16 @@ impl State {
         self.pending_cost += piece.cost();
         self.pending.push_back(piece);
     }
+}
+
+/// Nobody else has these bytes, mostly, and then this copies nothing. But what was cut out of something far larger must not keep
+/// that: what is pending is counted by its length.
+fn owned(bytes: Bytes) -> Vec<u8> {
+    let mut bytes = Vec::from(bytes);
+    if bytes.capacity() / 2 > bytes.len() {
+        bytes.shrink_to_fit();
+    }
+    bytes
 }
 
 /// Whether a piece continues another: the same line of the same stream, so that its time is the line's.

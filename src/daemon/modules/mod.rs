@@ -4,12 +4,13 @@
 //! time ([`compile`](super::compile)), and the newest stay in memory. Nothing here runs on an async thread for longer than a
 //! lookup takes.
 
+mod listing;
 mod upload;
 
 use upload::Place;
 pub use upload::Upload;
 
-use crate::config::{Config, Limits, fixed};
+use crate::config::{Config, Limits};
 use crate::daemon::compile::{Compilers, Compiling, Order, Progress, Unavailable};
 use crate::daemon::store::{Change, ModuleRow, Store};
 use crate::daemon::workspace::Workspaces;
@@ -493,59 +494,6 @@ impl Modules {
     /// What compiles.
     pub(super) fn compilers(&self) -> &Compilers {
         &self.0.compilers
-    }
-
-    /// Every module that a name leads to, by name.
-    pub(super) async fn list(&self) -> Vec<ModuleView> {
-        let this = self.clone();
-        blocking(move || this.list_now()).await
-    }
-
-    fn list_now(&self) -> Vec<ModuleView> {
-        let mut views: BTreeMap<String, ModuleView> = BTreeMap::new();
-        {
-            let state = self.lock();
-            for row in state.stored.values() {
-                if let Ok(name) = Name::try_from(row.name.clone()) {
-                    let digest = Some(row.sha256.clone());
-                    let view = ModuleView { name, source: "stored".into(), path: None, bytes: row.bytes, digest };
-                    views.insert(row.name.clone(), view);
-                }
-            }
-        }
-        for directory in &self.0.directories {
-            let Ok(entries) = std::fs::read_dir(directory) else { continue };
-            let mut found: Vec<PathBuf> = entries
-                .take(fixed::DIRECTORY_ENTRIES_MAX)
-                .filter_map(|e| e.ok().map(|e| e.path()))
-                .filter(|p| p.extension().is_some_and(|e| e == "wasm" || e == "wat"))
-                .collect();
-            found.sort();
-            for path in found {
-                let Some(name) = path.file_stem().and_then(|s| s.to_str()).and_then(|s| s.parse::<Name>().ok()) else {
-                    continue;
-                };
-                let Ok(meta) = path.metadata() else { continue };
-                let digest = self.lock().files.get(&path).map(|(_, content)| content.digest.to_string());
-                views.entry(name.to_string()).or_insert_with(|| ModuleView {
-                    name,
-                    source: "directory".into(),
-                    path: Some(path.to_string_lossy().into_owned()),
-                    bytes: meta.len(),
-                    digest,
-                });
-            }
-        }
-        for BuiltIn { name, text, digest } in &self.0.built_in {
-            views.entry(name.to_string()).or_insert_with(|| ModuleView {
-                name: name.clone(),
-                source: "built-in".into(),
-                path: None,
-                bytes: text.len() as u64,
-                digest: Some(digest.to_string()),
-            });
-        }
-        views.into_values().collect()
     }
 
     /// Whether `put` of this content under this name has nothing left to do but the name.
