@@ -5,14 +5,15 @@
 
 use crate::config::Limits;
 use crate::daemon::compile;
-use crate::engine::Needs;
+use crate::engine::{Needs, Reach};
 use crate::error::{Error, Result};
 use crate::model::instance::InstanceId;
 use std::collections::HashMap;
 
-/// Descriptors of an instance whatever it does: its directory, lent and opened, and the code that it runs (wasmtime keeps the
-/// file of mapped code open).
-const DESCRIPTORS_EACH: usize = 3;
+/// Descriptors of the code that an instance runs: wasmtime keeps the file of mapped code open.
+const DESCRIPTORS_CODE: usize = 1;
+/// And of its directory, lent and opened.
+const DESCRIPTORS_DIRECTORY: usize = 2;
 /// Descriptors that it takes to count what is in the directory of an instance. That is before its guest has opened anything.
 const DESCRIPTORS_COUNT: usize = 2;
 /// Descriptors of a connection: its socket, and what a request holds at most. A `put` has the file that it receives into, and
@@ -95,7 +96,12 @@ impl Budget {
     pub(super) fn promise(&mut self, id: InstanceId, needs: Needs, mounts: usize) -> Result<()> {
         let promise = Promise {
             // Each directory of the host is lent and opened, as its own is.
-            files: 2 * mounts + if needs.files { most_files(self.handles_max) } else { DESCRIPTORS_EACH },
+            files: 2 * mounts
+                + match needs.reach {
+                    Reach::Nothing => DESCRIPTORS_CODE,
+                    Reach::Directory => DESCRIPTORS_CODE + DESCRIPTORS_DIRECTORY,
+                    Reach::Files => most_files(self.handles_max),
+                },
             // Its stack is one more.
             mappings: needs.memories.saturating_add(1),
         };
@@ -151,7 +157,7 @@ impl Account {
 
 /// Descriptors of an instance that opens what it may.
 fn most_files(handles_max: usize) -> usize {
-    handles_max.max(DESCRIPTORS_COUNT).saturating_add(DESCRIPTORS_EACH)
+    handles_max.max(DESCRIPTORS_COUNT).saturating_add(DESCRIPTORS_CODE + DESCRIPTORS_DIRECTORY)
 }
 
 /// Descriptors that are kept back for the daemon itself, at the most that it could need at one time.
@@ -208,11 +214,11 @@ mod tests {
     #[test]
     fn what_was_promised_is_given_back_whole() {
         let mut budget = budget(29, 100);
-        let opens = Needs { files: true, memories: 1 };
+        let opens = Needs { reach: Reach::Files, memories: 1 };
         budget.promise(InstanceId(1), opens, 0).unwrap();
         budget.promise(InstanceId(2), opens, 0).unwrap();
         assert!(budget.promise(InstanceId(3), opens, 0).unwrap_err().to_string().contains("--open-files"));
-        budget.promise(InstanceId(3), Needs { files: false, memories: 1 }, 0).unwrap();
+        budget.promise(InstanceId(3), Needs { reach: Reach::Nothing, memories: 1 }, 0).unwrap();
         for id in [1, 2, 3, 3] {
             budget.release(InstanceId(id));
         }
@@ -246,10 +252,10 @@ mod tests {
     #[test]
     fn a_refusal_promises_nothing() {
         let mut budget = budget(1000, 5);
-        let large = Needs { files: true, memories: 4 };
+        let large = Needs { reach: Reach::Files, memories: 4 };
         budget.promise(InstanceId(1), large, 0).unwrap();
         assert!(budget.promise(InstanceId(2), large, 0).unwrap_err().to_string().contains("--mappings"));
         assert_eq!((budget.files.promised, budget.mappings.promised), (13, 5));
-        assert!(budget.promise(InstanceId(2), Needs { files: true, memories: usize::MAX }, 0).is_err());
+        assert!(budget.promise(InstanceId(2), Needs { reach: Reach::Files, memories: usize::MAX }, 0).is_err());
     }
 }

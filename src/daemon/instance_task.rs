@@ -13,7 +13,7 @@ use crate::daemon::supervisor::{Next, Prepared, Supervisor};
 use crate::engine::{self, Engine};
 use crate::model::instance::{Ended, ExitStatus, InstanceId, RunSpec, Rung, Stopped};
 use crate::model::name::Name;
-use crate::model::restart::BackOff;
+use crate::model::restart::{BackOff, RestartPolicy};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -102,14 +102,24 @@ impl Task {
         let Prepared { run, program, sandbox, workspace, mounts, ticket } = prepared;
         let control = self.live.control();
         assert!(!self.supervisor.breaks_task(&self.spec.name), "a fault that was asked for");
-        if let Err(error) = ticket.recorded().await {
-            // Nothing runs that the daemon could forget.
-            let ended = Ended::new(ExitStatus::Failed, "state", Some(error.to_string()));
-            // To a policy it is a run that failed.
+        // The guest begins while its run is being written down; who asked for it hears of it only behind that. One that cannot be
+        // written down ends: nothing runs that the daemon would have forgotten.
+        let live = Arc::clone(&self.live);
+        let mut unrecorded = std::pin::pin!(async move {
+            match ticket.recorded().await {
+                Ok(()) => {
+                    live.progress.send_modify(|p| p.run = run);
+                    None
+                }
+                Err(error) => Some(Ended::new(ExitStatus::Failed, "state", Some(error.to_string()))),
+            }
+        });
+        let mut is_recorded = self.spec.restart != RestartPolicy::No;
+        if is_recorded && let Some(ended) = unrecorded.as_mut().await {
+            // What is to come back does nothing before that would survive a power failure. To a policy it is a run that failed.
             let pause = (&mut self.back_off, Duration::ZERO);
             return self.supervisor.finish(self.id, ended, &self.live, pause).settle(&self.live).await;
         }
-        self.live.progress.send_modify(|p| p.run = run);
         let account = &self.live.account;
         account.begin(self.spec.share, self.spec.cpu_time);
         let begun = Instant::now();
@@ -125,13 +135,22 @@ impl Task {
         let (mut ended, limit, computing) = {
             let guest = self.engine.paced(engine::run(&self.engine, &program, sandbox));
             let mut guest = std::pin::pin!(guest);
-            let (ended, limit) = tokio::select! {
-                // The order is the promise: what an operator asked for wins over what the guest does at the same moment.
-                biased;
-                why = control.asked(account) => (why.ended(), control.asked_at()),
-                () = deadline => (timed_out(self.spec.timeout), Some(Instant::now())),
-                () = account.exhausted() => (out_of_cpu_time(self.spec.cpu_time), Some(Instant::now())),
-                ended = caught(guest.as_mut(), &self.spec.name) => (ended, None),
+            let mut deadline = std::pin::pin!(deadline);
+            let mut asked = std::pin::pin!(control.asked(account));
+            let mut exhausted = std::pin::pin!(account.exhausted());
+            let (ended, limit) = loop {
+                tokio::select! {
+                    // The order is the promise: what an operator asked for wins over what the guest does at the same moment.
+                    biased;
+                    why = asked.as_mut() => break (why.ended(), control.asked_at()),
+                    () = deadline.as_mut() => break (timed_out(self.spec.timeout), Some(Instant::now())),
+                    () = exhausted.as_mut() => break (out_of_cpu_time(self.spec.cpu_time), Some(Instant::now())),
+                    failed = unrecorded.as_mut(), if !is_recorded => match failed {
+                        Some(ended) => break (ended, None),
+                        None => is_recorded = true,
+                    },
+                    ended = caught(guest.as_mut(), &self.spec.name) => break (ended, None),
+                }
             };
             let computing = guest.was_computing();
             (ended, limit, computing)

@@ -7,7 +7,7 @@ use crate::daemon::logs;
 use crate::daemon::modules::Loaded;
 use crate::daemon::store::Ticket;
 use crate::daemon::supervisor::{Next, Prepared, Ready, State, Supervisor};
-use crate::engine::{DiskBudget, Sandbox, Sink, Usage};
+use crate::engine::{DiskBudget, Reach, Sandbox, Sink, Usage};
 use crate::error::{Error, Result};
 use crate::model::event::{Event, EventKind};
 use crate::model::instance::{Ended, ExitStatus, InstanceId, RunSpec, State as RunState};
@@ -99,13 +99,16 @@ impl Supervisor {
         let entered = (self.clone(), Arc::clone(live), live.control());
         let breaks = self.0.faults.panics_at_entry.iter().any(|name| *name == spec.name.as_str());
         let many = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        let reach = ready.loaded.program.needs().reach;
         let disk_max = Usage { bytes: many(spec.disk_bytes_max), files: many(spec.files_max) };
+        let scan = if reach == Reach::Files { ready.workspace.scan() } else { None };
         let sandbox = Sandbox {
             args,
             env: spec.env.clone(),
-            directory: ready.workspace.lend(),
+            // A program that can get at nothing of it takes no descriptors for it; it is there all the same.
+            directory: if reach == Reach::Nothing { None } else { ready.workspace.lend() },
             mounts: ready.mounts.iter().map(|m| (m.lend(), m.guest.clone(), m.read_only)).collect(),
-            disk: DiskBudget { max: disk_max, floor: Arc::clone(&self.0.floor), scan: ready.workspace.scan() },
+            disk: DiskBudget { max: disk_max, floor: Arc::clone(&self.0.floor), scan },
             stdin: live.control().stdin.clone(),
             sink: if self.0.faults.panics_at_output.iter().any(|name| *name == spec.name.as_str()) {
                 Arc::new(Breaks)
@@ -126,6 +129,7 @@ impl Supervisor {
             }),
         };
         let Ready { loaded: Loaded { program, .. }, workspace, mounts } = ready;
+        let workspace = (reach != Reach::Nothing).then_some(workspace);
         Prepared { run, program, sandbox, workspace, mounts, ticket }
     }
 

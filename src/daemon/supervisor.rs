@@ -115,7 +115,7 @@ pub(super) struct Prepared {
     pub(super) program: Program,
     pub(super) sandbox: Sandbox,
     /// Keeps the lent directory the verified one until the store has opened it.
-    pub(super) workspace: Workspace,
+    pub(super) workspace: Option<Workspace>,
     /// Likewise.
     pub(super) mounts: Vec<Mounted>,
     pub(super) ticket: Ticket,

@@ -15,7 +15,7 @@ mod ticker;
 
 pub use compile::{Compiler, NotCompiled};
 pub use disk::{DiskBudget, Floor, Scan, Usage};
-pub use program::{Needs, NotLoaded, Program};
+pub use program::{Needs, NotLoaded, Program, Reach};
 pub use run::run;
 pub use sandbox::{MemoryBudget, Sandbox};
 pub use stdio::{Sink, StdinPipe};

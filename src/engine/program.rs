@@ -20,10 +20,21 @@ pub struct Program {
 /// What an instance of a program may take of what all share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Needs {
-    /// Whether it can open or make files at all: without the imports it never will.
-    pub files: bool,
+    /// What of its directory it can get at: without the imports it never will.
+    pub reach: Reach,
     /// Memories, each with its reservation of addresses.
     pub memories: usize,
+}
+
+/// What a program can get at of the directory that it is lent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reach {
+    /// Nothing: it is not lent, and takes no descriptor.
+    Nothing,
+    /// That it is there, and what is in it.
+    Directory,
+    /// Files, which it can open and make.
+    Files,
 }
 
 /// Why there is no program.
@@ -81,20 +92,30 @@ impl Engine {
             )
             .into());
         }
-        let files = module.imports().any(|i| i.name().starts_with("path_"));
-        let needs = Needs { files, memories: memories(&module.resources_required())? };
+        let reach = module.imports().map(|import| match import.name() {
+            name if name.starts_with("path_") => Reach::Files,
+            name if name.starts_with("fd_prestat_") || name == "fd_readdir" => Reach::Directory,
+            _ => Reach::Nothing,
+        });
+        let reach = reach.max().unwrap_or(Reach::Nothing);
+        let needs = Needs { reach, memories: memories(&module.resources_required())? };
         let pre = self.modules.instantiate_pre(module).map_err(|e| reason(&e))?;
         Ok(Program { kind: Kind::Module(pre), needs })
     }
 
     fn component(&self, component: &Component) -> Result<Program, NotLoaded> {
         let ty = component.component_type();
-        let files = ty.imports(&self.engine).any(|(name, _)| name.starts_with("wasi:filesystem/types"));
+        let reach = ty.imports(&self.engine).map(|(name, _)| match name {
+            name if name.starts_with("wasi:filesystem/types") => Reach::Files,
+            name if name.starts_with("wasi:filesystem/") => Reach::Directory,
+            _ => Reach::Nothing,
+        });
+        let reach = reach.max().unwrap_or(Reach::Nothing);
         // A component that does not tell how much it instantiates is taken for the most that is allowed.
         let memories = component.resources_required().map_or(Ok(fixed::MEMORIES_MAX), |r| memories(&r))?;
         let pre = self.components.instantiate_pre(component).map_err(|e| reason(&e))?;
         match CommandPre::new(pre) {
-            Ok(pre) => Ok(Program { kind: Kind::Component(pre), needs: Needs { files, memories } }),
+            Ok(pre) => Ok(Program { kind: Kind::Component(pre), needs: Needs { reach, memories } }),
             Err(_) => Err("it does not export wasi:cli/run: it is a library, not a program".to_owned().into()),
         }
     }
@@ -126,8 +147,14 @@ mod tests {
         let needs = |text: &str| program(&engine, text.as_bytes(), true).unwrap().needs();
         let opens = "(module (import \"wasi_snapshot_preview1\" \"path_open\"
             (func (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32))) (memory 1) (func (export \"_start\")))";
-        assert_eq!(needs(opens), Needs { files: true, memories: 1 });
-        assert_eq!(needs("(module (func (export \"_start\")))"), Needs { files: false, memories: 0 });
+        assert_eq!(needs(opens), Needs { reach: Reach::Files, memories: 1 });
+        let looks = "(module (import \"wasi_snapshot_preview1\" \"fd_prestat_get\" (func (param i32 i32) (result i32)))
+            (func (export \"_start\")))";
+        assert_eq!(needs(looks), Needs { reach: Reach::Directory, memories: 0 });
+        let prints = "(module (import \"wasi_snapshot_preview1\" \"fd_write\"
+            (func (param i32 i32 i32 i32) (result i32))) (func (export \"_start\")))";
+        assert_eq!(needs(prints), Needs { reach: Reach::Nothing, memories: 0 });
+        assert_eq!(needs("(module (func (export \"_start\")))"), Needs { reach: Reach::Nothing, memories: 0 });
     }
 
     #[test]

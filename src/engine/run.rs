@@ -3,7 +3,7 @@
 use super::disk::OverBudget;
 use super::program::Kind;
 use super::sandbox::{Host, Refused, World};
-use super::{Engine, Program, Sandbox, Usage};
+use super::{Engine, Program, Reach, Sandbox, Usage};
 use crate::config::fixed;
 use crate::model::instance::{Ended, ExitStatus};
 use bytesize::ByteSize;
@@ -24,9 +24,9 @@ pub async fn run(engine: &Engine, program: &Program, mut sandbox: Sandbox) -> En
         Kind::Module(_) => World::Module,
         Kind::Component(_) => World::Component,
     };
-    let used = match program.needs().files {
-        true => sandbox.disk.used().await,
-        false => Ok(Usage::default()),
+    let used = match program.needs().reach {
+        Reach::Files => sandbox.disk.used().await,
+        Reach::Directory | Reach::Nothing => Ok(Usage::default()),
     };
     let used = match used {
         Ok(used) => used,

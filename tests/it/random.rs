@@ -194,6 +194,15 @@ impl ResourceLimiter for Limits {
 struct Host {
     wasi: WasiP1Ctx,
     limits: Limits,
+    /// Whether guest code has begun: a start function calls the host before there is an instance.
+    entered: bool,
+}
+
+impl Host {
+    fn wasi(&mut self) -> &mut WasiP1Ctx {
+        self.entered = true;
+        &mut self.wasi
+    }
 }
 
 /// wasmtime, with nothing of ours.
@@ -213,7 +222,7 @@ impl Plain {
             .wasm_features(FEATURES, true);
         let engine = Engine::new(&config).unwrap();
         let mut linker = Linker::new(&engine);
-        wasi_snapshot_preview1::add_to_linker(&mut linker, |host: &mut Host| &mut host.wasi).unwrap();
+        wasi_snapshot_preview1::add_to_linker(&mut linker, Host::wasi).unwrap();
         linker.allow_shadowing(true);
         let exit = |status: i32| -> wasmtime::Result<()> { Err(I32Exit(status & 0xff).into()) };
         linker.func_wrap("wasi_snapshot_preview1", "proc_exit", exit).unwrap();
@@ -232,30 +241,32 @@ impl Plain {
     async fn run(&self, wasm: &[u8], name: &str) -> Ran {
         let (out, err) = (MemoryOutputPipe::new(64 << 20), MemoryOutputPipe::new(64 << 20));
         let directory = tempfile::tempdir().unwrap();
-        let wasi = WasiCtxBuilder::new()
-            .args(&[name])
-            .stdout(out.clone())
-            .stderr(err.clone())
-            .preopened_dir(directory.path(), "/", FsPerms::ReadWrite)
-            .unwrap()
-            .build_p1();
-        let mut store = Store::new(&self.engine, Host { wasi, limits: Limits::default() });
+        let mut wasi = WasiCtxBuilder::new();
+        wasi.args(&[name]).stdout(out.clone()).stderr(err.clone());
+        // What can get at nothing in a directory is lent none; it would hear another errno there.
+        let reaches =
+            |import: &str| import.starts_with("path_") || import.starts_with("fd_prestat_") || import == "fd_readdir";
+        let module = Module::new(&self.engine, wasm);
+        if module.as_ref().is_ok_and(|module| module.imports().any(|import| reaches(import.name()))) {
+            wasi.preopened_dir(directory.path(), "/", FsPerms::ReadWrite).unwrap();
+        }
+        let host = Host { wasi: wasi.build_p1(), limits: Limits::default(), entered: false };
+        let mut store = Store::new(&self.engine, host);
         store.limiter(|host| &mut host.limits);
         store.set_hostcall_fuel(32 << 20);
         // One tick is under way.
         store.set_epoch_deadline(11);
-        let end = self.end(&mut store, wasm).await;
+        let end = self.end(&mut store, module).await;
         drop(store);
         Ran { end, out: out.contents().to_vec(), err: err.contents().to_vec() }
     }
 
-    async fn end(&self, store: &mut Store<Host>, wasm: &[u8]) -> End {
-        let pre = Module::new(&self.engine, wasm).and_then(|module| self.linker.instantiate_pre(&module));
+    async fn end(&self, store: &mut Store<Host>, module: wasmtime::Result<Module>) -> End {
+        let pre = module.and_then(|module| self.linker.instantiate_pre(&module));
         let Ok(pre) = pre else { return End::Refused };
-        let mut entered = false;
         let run = async {
             let instance = pre.instantiate_async(&mut *store).await?;
-            entered = true;
+            store.data_mut().entered = true;
             instance.get_typed_func::<(), ()>(&mut *store, "_start")?.call_async(&mut *store, ()).await
         };
         let Err(error) = run.await else { return End::Exited(0) };
@@ -265,7 +276,7 @@ impl Plain {
         match error.downcast_ref::<Trap>() {
             Some(Trap::Interrupt) => End::Time,
             Some(trap) => End::Trapped(word(*trap).to_owned()),
-            None if entered => End::Trapped("host-call".to_owned()),
+            None if store.data().entered => End::Trapped("host-call".to_owned()),
             None if store.data().limits.refused => End::Memory,
             None => End::Failed,
         }

@@ -265,10 +265,11 @@ impl Modules {
         if let Some(row) = self.lock().stored.get(&name.folded()).filter(|row| row.name == name.as_str()) {
             return Ok(Source::Stored(row.clone()));
         }
-        let this = self.clone();
-        let wanted = name.clone();
-        if let Some(path) = blocking(move || this.find_file(&wanted)).await {
-            return Ok(Source::File(path));
+        if !self.0.directories.is_empty() {
+            let (this, wanted) = (self.clone(), name.clone());
+            if let Some(path) = blocking(move || this.find_file(&wanted)).await {
+                return Ok(Source::File(path));
+            }
         }
         match self.0.built_in.iter().position(|b| b.name == *name) {
             Some(index) => Ok(Source::BuiltIn(index)),
