@@ -274,7 +274,7 @@ pub struct PutArgs {
 pub fn parse_size(s: &str) -> Result<usize, String> {
     let bad = || format!("'{}' is not a size; try 64m, 1g or a number of bytes", escape::short(s, 40));
     let spelled = match s.strip_suffix(['k', 'K', 'm', 'M', 'g', 'G']) {
-        Some(number) if number.bytes().all(|b| b.is_ascii_digit() || b == b'.') => format!("{s}iB"),
+        Some(number) if number.trim_end().bytes().all(|b| b.is_ascii_digit() || b == b'.') => format!("{s}iB"),
         _ => s.to_owned(),
     };
     let bytes = spelled.parse::<bytesize::ByteSize>().map_err(|_| bad())?.as_u64();
@@ -504,6 +504,7 @@ mod tests {
     fn sizes_and_durations_are_read_as_docker_reads_them() {
         assert_eq!(parse_size("64m"), Ok(64 << 20));
         assert_eq!(parse_size("1G"), Ok(1 << 30));
+        assert_eq!(parse_size("1 g"), Ok(1 << 30), "a blank makes no other gigabyte of it");
         assert_eq!(parse_size("1MiB"), Ok(1 << 20));
         assert_eq!(parse_size("65536"), Ok(65536));
         assert_eq!(parse_size("1.5m"), Ok(3 << 19));
