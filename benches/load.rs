@@ -1,0 +1,269 @@
+//! What the daemon does in a second, how long it takes for one, and what it holds: `cargo bench --bench load`.
+//!
+//! The real daemon in a process of its own and its clients on the same machine, in one table. Machines differ and are noisy, so
+//! each figure stands beside one of the same run that anybody can place: a server that writes the name into a dictionary and
+//! runs nothing, plain wasmtime in this process, a program that the system starts. Takes about four minutes; `load PART` is a
+//! part of it: rate, latency, list, stop, logs, density, cold.
+
+#![expect(clippy::print_stdout, reason = "the table is what this program is for")]
+
+#[path = "load/baselines.rs"]
+mod baselines;
+#[path = "load/daemon.rs"]
+mod daemon;
+
+use daemon::{Daemon, Line, at};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
+
+const PERIOD: Duration = Duration::from_secs(3);
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let args: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    if let [mode] = args.as_slice()
+        && mode == "dictionary"
+    {
+        return runtime.block_on(baselines::dictionary());
+    }
+    let wanted = |part: &str| args.is_empty() || args.iter().any(|a| a == part);
+    println!("{:58} {:>12} {:>26}", "", "figure", "beside");
+    runtime.block_on(async {
+        if wanted("rate") {
+            rate().await;
+        }
+        if wanted("latency") {
+            latency().await;
+        }
+        if wanted("list") {
+            list().await;
+        }
+        if wanted("stop") {
+            stop().await;
+        }
+        if wanted("logs") {
+            logs().await;
+        }
+        if wanted("density") {
+            density().await;
+        }
+        if wanted("cold") {
+            cold().await;
+        }
+    });
+}
+
+fn row(what: &str, figure: String, beside: impl std::fmt::Display) {
+    println!("{what:58} {figure:>12} {beside:>26}");
+}
+
+fn ms(time: f64) -> String {
+    format!("{time:.3} ms")
+}
+
+/// Requests that are done in a second, by so many connections with so many ahead each.
+async fn per_second(address: SocketAddr, connections: usize, ahead: usize, run: fn(&str) -> (String, usize)) -> f64 {
+    let mut tasks = JoinSet::new();
+    for i in 0..connections {
+        let mut line = Line::connect(address).await;
+        tasks.spawn(async move {
+            // With several ahead each has a name of its own, or one would find the other alive.
+            let (mut text, mut replies) = (String::new(), 0);
+            for j in 0..ahead {
+                let (request, lines) = run(&format!("c{i}-{j}"));
+                text.push_str(&request);
+                replies += lines;
+            }
+            line.exchange(&text, replies).await;
+            let (begun, mut done) = (Instant::now(), 0);
+            while begun.elapsed() < PERIOD {
+                line.exchange(&text, replies).await;
+                done += ahead;
+            }
+            done as f64 / begun.elapsed().as_secs_f64()
+        });
+    }
+    tasks.join_all().await.iter().sum()
+}
+
+fn to_its_end(name: &str) -> (String, usize) {
+    (format!("run --name {name} hello\nwait {name}\n"), 2)
+}
+
+fn into_the_dictionary(name: &str) -> (String, usize) {
+    (format!("run {name}\n"), 1)
+}
+
+async fn rate() {
+    let dictionary = Daemon::dictionary();
+    let daemon = Daemon::start(&[]);
+    let in_process = baselines::in_process(PERIOD);
+    let mut against = 0.0;
+    for (connections, ahead) in [(1, 1), (8, 1), (32, 1), (64, 1), (4, 16)] {
+        let ours = per_second(daemon.address, connections, ahead, to_its_end).await;
+        let its = per_second(dictionary.address, connections, ahead, into_the_dictionary).await;
+        let how = if ahead > 1 { format!(", {ahead} requests ahead") } else { String::new() };
+        row(
+            &format!("run hello to its end over TCP: {connections} connections{how}"),
+            format!("{ours:.0}/s"),
+            format!("{:.3} of the dictionary's", ours / its),
+        );
+        if (connections, ahead) == (32, 1) {
+            against = ours;
+        }
+    }
+    row("the same in process, plain wasmtime, all processors", format!("{in_process:.0}/s"), "1");
+    row("with 32 connections, of that", format!("{:.3}", against / in_process), "goal 0.4");
+    let spawned = baselines::spawned(PERIOD / 2);
+    row(
+        "a native program that does nothing, started",
+        format!("{spawned:.0}/s"),
+        format!("{:.1} times", against / spawned),
+    );
+    match baselines::wasmtime_run(PERIOD / 2) {
+        Some(started) => {
+            row("wasmtime run hello", format!("{started:.0}/s"), format!("{:.1} times, goal 200", against / started));
+        }
+        None => row("wasmtime run hello", "skipped".to_owned(), "not on the path"),
+    }
+}
+
+async fn latency() {
+    let daemon = Daemon::start(&[]);
+    let dictionary = Daemon::dictionary();
+    let mut of = vec![];
+    for (address, run) in [
+        (daemon.address, to_its_end as fn(&str) -> (String, usize)),
+        (dictionary.address, into_the_dictionary as fn(&str) -> (String, usize)),
+    ] {
+        let mut line = Line::connect(address).await;
+        let (text, replies) = run("one");
+        let mut times = vec![];
+        for i in 0..11_000 {
+            let begun = Instant::now();
+            line.exchange(&text, replies).await;
+            if i >= 1000 {
+                times.push(begun.elapsed());
+            }
+        }
+        times.sort_unstable();
+        of.push(times);
+    }
+    for (name, per_mille) in [("p50", 500), ("p99", 990), ("p99.9", 999)] {
+        let (ours, its) = (at(&of[0], per_mille), at(&of[1], per_mille));
+        row(&format!("run hello to its end, one after the other: {name}"), ms(ours), format!("dictionary {}", ms(its)));
+    }
+}
+
+async fn list() {
+    for many in [10, 10_000] {
+        let daemon = Daemon::start(&["--keep", "20000"]);
+        daemon.fill(many, "exit_7").await;
+        let mut line = Line::connect(daemon.address).await;
+        let mut times = vec![];
+        for _ in 0..if many > 100 { 200 } else { 5000 } {
+            let begun = Instant::now();
+            line.exchange("list\n", 1).await;
+            times.push(begun.elapsed());
+        }
+        times.sort_unstable();
+        let mut pings = vec![];
+        for _ in 0..5000 {
+            let begun = Instant::now();
+            line.exchange("ping\n", 1).await;
+            pings.push(begun.elapsed());
+        }
+        pings.sort_unstable();
+        row(
+            &format!("list of {many}: p50, p99"),
+            format!("{:.2}, {:.2}", at(&times, 500), at(&times, 990)),
+            format!("ping {}", ms(at(&pings, 500))),
+        );
+    }
+}
+
+async fn stop() {
+    for others in [0, 100] {
+        let daemon = Daemon::start(&[]);
+        let mut line = Line::connect(daemon.address).await;
+        for i in 0..others {
+            line.exchange(&format!("run --name o{i} spin\n"), 1).await;
+        }
+        let mut times = vec![];
+        for _ in 0..500 {
+            line.exchange("run spin\nwait --condition running spin\n", 2).await;
+            let begun = Instant::now();
+            line.exchange("stop spin\n", 1).await;
+            times.push(begun.elapsed());
+        }
+        times.sort_unstable();
+        row(
+            &format!("stop of an endless loop, {others} others computing: p50, p99"),
+            format!("{:.2}, {:.2}", at(&times, 500), at(&times, 990)),
+            "goal p99 10 ms",
+        );
+    }
+}
+
+async fn logs() {
+    let daemon = Daemon::start(&["--log-rate", "4g", "--log", "64m"]);
+    let mut line = Line::connect(daemon.address).await;
+    line.exchange("run --timeout 3s flood\nwait flood\n", 2).await;
+    let bytes = line.inspect_printed("flood").await;
+    let plain = baselines::disk_per_second();
+    row(
+        "a guest that prints 64 KiB at a time, kept in its log",
+        format!("{:.0} MiB/s", bytes / 3.0 / f64::from(1 << 20)),
+        format!("write(2) alone {plain:.0} MiB/s"),
+    );
+}
+
+async fn density() {
+    const MANY: usize = 9_000;
+    let daemon = Daemon::start(&["--instances", "100000"]);
+    let (idle_kib, cpu) = (daemon.resident_kib(), daemon.cpu());
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    row("resident memory of a daemon that has done nothing", format!("{} MiB", idle_kib >> 10), "goal 30 MiB");
+    row("its processor time in 5 s", format!("{:?}", daemon.cpu() - cpu), "goal 0");
+    let begun = Instant::now();
+    let alive = daemon.fill(MANY, "sleep").await;
+    let each = (daemon.resident_kib() - idle_kib) as f64 / alive as f64;
+    row(
+        &format!("{alive} that sleep, each with its directory: begun in"),
+        format!("{:.2} s", begun.elapsed().as_secs_f64()),
+        format!("{:.1} KiB each, goal 40", each),
+    );
+    let mut line = Line::connect(daemon.address).await;
+    let mut times = vec![];
+    for _ in 0..500 {
+        let begun = Instant::now();
+        line.exchange("run hello\nwait hello\n", 2).await;
+        times.push(begun.elapsed());
+    }
+    times.sort_unstable();
+    row("run hello to its end among them: p50, p99", format!("{:.2}, {:.2}", at(&times, 500), at(&times, 990)), "ms");
+    let cpu = daemon.cpu();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    row("processor time of all in 5 s", format!("{:?}", daemon.cpu() - cpu), "goal 0");
+    let begun = Instant::now();
+    daemon.end().await;
+    row("to end them all, and the daemon", format!("{:.2} s", begun.elapsed().as_secs_f64()), "at most 10 s");
+}
+
+async fn cold() {
+    const MODULES: usize = 100;
+    let mut daemon = Daemon::start(&["--stored-modules", "1000"]);
+    daemon.store_modules(MODULES).await;
+    let begun = Instant::now();
+    daemon.again().await;
+    let serving = begun.elapsed();
+    let mut line = Line::connect(daemon.address).await;
+    let begun = Instant::now();
+    line.exchange("run m7\nwait m7\n", 2).await;
+    row(
+        &format!("a daemon with {MODULES} compiled modules, to its first answer"),
+        format!("{:.0} ms", serving.as_secs_f64() * 1e3),
+        format!("first run of one {:.1} ms", begun.elapsed().as_secs_f64() * 1e3),
+    );
+}
