@@ -15,6 +15,10 @@ use std::time::{Duration, Instant};
 /// How long what is printed may stay in memory for more to come.
 pub(super) const LINGER: Duration = Duration::from_millis(10);
 
+/// Behind its last work the thread goes on looking each [`LINGER`] for a while: to be woken for each line that is not due yet
+/// would cost more than to write it.
+const LOOKS: u32 = 10;
+
 /// What the thread has to do.
 #[derive(Default)]
 pub(super) struct Work {
@@ -26,6 +30,10 @@ pub(super) struct Work {
 struct Jobs {
     logs: BTreeMap<(Instant, InstanceId), Arc<Log>>,
     removals: VecDeque<Arc<Mutex<Ring>>>,
+    /// When the thread looks again by itself. `None`: not before it is woken.
+    looks_at: Option<Instant>,
+    /// How often it still does that.
+    looks: u32,
     /// No more is wanted than what is here.
     closing: bool,
     /// The thread is gone.
@@ -51,10 +59,9 @@ impl Work {
             return true;
         }
         jobs.logs.insert((due, id), log);
-        // It waits for the first one; others come later, and are seen then.
-        let is_first = jobs.logs.first_key_value().is_some_and(|(first, _)| *first == (due, id));
+        let is_late = jobs.looks_at.is_none_or(|at| due < at);
         drop(jobs);
-        if is_first {
+        if is_late {
             self.changed.notify_all();
         }
         true
@@ -84,16 +91,23 @@ impl Work {
     fn next(&self) -> Option<Job> {
         let mut jobs = lock(&self.jobs);
         loop {
-            let wait = jobs.logs.first_key_value().map(|((due, _), _)| due.saturating_duration_since(Instant::now()));
+            let now = Instant::now();
+            let mut wait = jobs.logs.first_key_value().map(|((due, _), _)| due.saturating_duration_since(now));
             let is_due = wait.is_some_and(|wait| wait.is_zero() || jobs.closing);
             let log = if is_due { jobs.logs.pop_first().map(|(_, log)| log) } else { None };
             let removal = jobs.removals.pop_front();
             if log.is_some() || removal.is_some() {
+                jobs.looks = LOOKS;
                 return Some(Job { log, removal });
             }
             if jobs.closing {
                 return None;
             }
+            if wait.is_none() && jobs.looks > 0 {
+                jobs.looks -= 1;
+                wait = Some(LINGER);
+            }
+            jobs.looks_at = wait.map(|wait| now + wait);
             jobs = match wait {
                 Some(wait) => self.changed.wait_timeout(jobs, wait).unwrap_or_else(PoisonError::into_inner).0,
                 None => self.changed.wait(jobs).unwrap_or_else(PoisonError::into_inner),
