@@ -19,7 +19,7 @@ const TLS_HANDSHAKE: u8 = 0x16;
 /// [`Error::LineTooLong`]; [`Error::BadByte`] or [`Error::ForeignProtocol`] as soon as what is there can no longer become a
 /// line. After an error nothing in the buffer may be interpreted.
 pub fn take_line(buffer: &mut BytesMut) -> Result<Option<Bytes>> {
-    match buffer.iter().take(LINE_BYTES_MAX + 2).position(|b| *b == b'\n') {
+    match memchr::memchr(b'\n', buffer.get(..LINE_BYTES_MAX + 2).unwrap_or(buffer)) {
         Some(end) => {
             let mut line = buffer.split_to(end).freeze();
             buffer.advance(1);
@@ -93,7 +93,12 @@ fn check_bytes(bytes: &[u8]) -> Result<()> {
     if bytes.first() == Some(&TLS_HANDSHAKE) {
         return Err(Error::ForeignProtocol("TLS"));
     }
-    match bytes.iter().find(|b| (**b < 0x20 && !matches!(b, b'\t' | b'\r')) || **b == 0x7f) {
+    let is_bad = |b: u8| (b < 0x20 && !matches!(b, b'\t' | b'\r')) || b == 0x7f;
+    // All of them first, many at a time: nearly always there is none to be found.
+    if !bytes.iter().fold(false, |bad, b| bad | is_bad(*b)) {
+        return Ok(());
+    }
+    match bytes.iter().find(|b| is_bad(**b)) {
         Some(byte) => Err(Error::BadByte { byte: *byte }),
         None => Ok(()),
     }
