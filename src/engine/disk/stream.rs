@@ -6,6 +6,9 @@ use wasmtime_wasi::p2::{
     DynInputStream, DynOutputStream, InputStream, OutputStream, Pollable, StreamError, StreamResult,
 };
 
+/// The most that one write takes, in bytes: what `check-write` allows.
+const PERMIT_BYTES_MAX: usize = 64 * 1024;
+
 /// wasmtime-wasi's stream of a file, which writes at its place or at the end.
 pub(super) struct Output {
     inner: DynOutputStream,
@@ -53,6 +56,10 @@ impl OutputStream for Output {
         if self.writing.is_some() {
             // Not permitted now; the inner stream has the words for it.
             return self.inner.write(bytes);
+        }
+        // The inner stream does not compare: it would keep whatever it is given in memory until a thread has written it.
+        if bytes.len() > PERMIT_BYTES_MAX {
+            return Err(StreamError::trap("more was written than check-write allows"));
         }
         self.charge(bytes.len())?;
         self.inner.write(bytes).inspect_err(|_| self.written())

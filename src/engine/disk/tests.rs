@@ -118,6 +118,24 @@ async fn what_a_stream_writes_in_the_background_is_charged_before_it_is_written(
     assert_eq!(world.used(), (world.size("a"), 1), "it went on where it was, over what was there");
 }
 
+/// What a stream is given waits in the daemon's memory.
+#[tokio::test]
+async fn a_stream_takes_no_more_at_a_time_than_check_write_allows() {
+    let mut world = World::new(1 << 30);
+    let fd = world.create("a").await;
+    for _ in 0..100 {
+        let stream = world.output(&fd, Some(0));
+        let large = world.stream(&stream).write(bytes(64 * 1024 + 1));
+        assert!(matches!(large, Err(StreamError::Trap(_))), "{large:?}");
+    }
+    assert_eq!((world.used(), world.size("a")), ((0, 1), 0));
+    let stream = world.output(&fd, Some(0));
+    let allowed = world.stream(&stream).check_write().unwrap();
+    world.stream(&stream).write(bytes(allowed)).unwrap();
+    world.stream(&stream).ready().await;
+    assert_eq!(world.size("a"), 64 * 1024);
+}
+
 #[tokio::test]
 async fn zeros_are_charged_as_well_and_a_refused_stream_can_go_on() {
     let mut world = World::new(1000);
