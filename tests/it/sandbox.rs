@@ -28,6 +28,28 @@ async fn arguments_and_environment_are_those_that_were_given() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_directory_is_listed_whole_a_piece_at_a_time() {
+    let daemon = Harness::start().await;
+    for guest in ["entries", "entries-p2"] {
+        daemon.run_to_end(&[guest]).await;
+        let mut names: Vec<String> = (0..300).map(|i| format!("{i:0200}")).collect();
+        names.extend(["short".to_owned(), "x".repeat(255)]);
+        for name in &names {
+            std::fs::write(daemon.root.join(guest).join(name), "").unwrap();
+        }
+        std::fs::create_dir(daemon.root.join(guest).join("directory")).unwrap();
+        names.push("directory".to_owned());
+        assert_eq!(daemon.run_to_end(&["--name", guest, guest]).await.exit_code, Some(0));
+        let log = daemon.log(guest).await;
+        let mut said: Vec<&str> = log.lines().collect();
+        said.sort_unstable();
+        names.sort_unstable();
+        let expected: Vec<String> = names.iter().map(|name| format!("{name}=")).collect();
+        assert_eq!(said, expected);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn standard_output_and_standard_error_are_kept_apart() {
     let daemon = Harness::start().await;
     for guest in ["both", "both-p2"] {

@@ -16,6 +16,7 @@
 
 mod account;
 mod floor;
+mod listing;
 mod p1;
 mod p2;
 mod stream;
@@ -274,10 +275,15 @@ impl Drop for Pin {
 /// Two files of one directory share a number with a chance of one in 2^64; then the smaller one would not be charged.
 #[cfg(unix)]
 fn key(meta: &std::fs::Metadata) -> Key {
-    use std::hash::{DefaultHasher, Hash, Hasher};
     use std::os::unix::fs::MetadataExt;
+    key_of(meta.dev(), meta.ino())
+}
+
+#[cfg(unix)]
+fn key_of(device: u64, inode: u64) -> Key {
+    use std::hash::{DefaultHasher, Hash, Hasher};
     let mut hasher = DefaultHasher::new();
-    (meta.dev(), meta.ino()).hash(&mut hasher);
+    (device, inode).hash(&mut hasher);
     hasher.finish()
 }
 

@@ -4,16 +4,19 @@
 //! The context keeps to itself which of its descriptors leads to which resource, so a second table of them is kept here. A
 //! call with a path goes to [`Fs`] as preview 2's would; the others go to the context, with growth charged before.
 
+use super::listing::{Entry, Reader, blocking};
 use super::p2::{Changes, NAME};
 use super::{Disk, Fs, OverBudget};
 use std::collections::HashMap;
+use std::fs::File;
+use std::sync::Arc;
 use wasmtime::component::Resource;
 use wasmtime_wasi::WasiView;
 use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystemView};
 use wasmtime_wasi::p1::WasiP1Ctx;
-use wasmtime_wasi::p1::types::{self, Errno, Error, Fd, Fdflags, Lookupflags, Oflags, Rights, Size};
+use wasmtime_wasi::p1::types::{self, Errno, Error, Fd, Fdflags, Filetype, Lookupflags, Oflags, Rights, Size};
 use wasmtime_wasi::p1::wasi_snapshot_preview1::WasiSnapshotPreview1;
-use wasmtime_wasi::p2::bindings::filesystem::types::HostDescriptor;
+use wasmtime_wasi::p2::bindings::filesystem::types::{DescriptorType, ErrorCode, HostDescriptor};
 use wiggle::{GuestMemory, GuestPtr};
 
 type Result<T> = std::result::Result<T, Error>;
@@ -200,6 +203,66 @@ impl How {
     }
 }
 
+/// Entries of a directory, as `fd_readdir` hands them over.
+struct Dirents {
+    bytes: Vec<u8>,
+    /// The most that the guest has room for.
+    room: usize,
+}
+
+impl Dirents {
+    /// Those behind the first `cookie`, as far as there is `room`; the last one may be cut off. `most`: bytes of host memory.
+    fn read(
+        directory: &File,
+        cookie: u64,
+        room: usize,
+        most: usize,
+    ) -> std::io::Result<std::result::Result<Vec<u8>, Errno>> {
+        let mut dirents = Dirents { bytes: vec![], room };
+        let here = super::key(&directory.metadata()?);
+        // As in wasmtime-wasi, both lead here.
+        for (at, name) in [".", ".."].into_iter().enumerate().skip(usize::try_from(cookie).unwrap_or(usize::MAX)) {
+            let next = if at == 0 { 1 } else { 2 };
+            dirents.push(next, &Entry { name: name.into(), kind: DescriptorType::Directory, key: here });
+        }
+        let mut reader = Reader::open(directory)?;
+        reader.skip(cookie.saturating_sub(2))?;
+        let mut next = cookie.max(2);
+        while dirents.bytes.len() < room {
+            let Some(entry) = reader.next()? else { break };
+            if std::str::from_utf8(&entry.name).is_err() {
+                return Ok(Err(Errno::Ilseq));
+            }
+            next = next.saturating_add(1);
+            dirents.push(next, &entry);
+            if dirents.bytes.len() > most {
+                return Ok(Err(Errno::Nomem));
+            }
+        }
+        Ok(Ok(dirents.bytes))
+    }
+
+    /// WASI preview 1 `dirent`, and the name behind it.
+    fn push(&mut self, next: u64, entry: &Entry) {
+        let kind = match entry.kind {
+            DescriptorType::RegularFile => Filetype::RegularFile,
+            DescriptorType::Directory => Filetype::Directory,
+            DescriptorType::SymbolicLink => Filetype::SymbolicLink,
+            DescriptorType::BlockDevice => Filetype::BlockDevice,
+            DescriptorType::CharacterDevice => Filetype::CharacterDevice,
+            _ => Filetype::Unknown,
+        };
+        // A name is as long as the file system allows, some hundred bytes.
+        let name_bytes = u32::try_from(entry.name.len()).unwrap_or(u32::MAX);
+        self.bytes.extend_from_slice(&next.to_le_bytes());
+        self.bytes.extend_from_slice(&entry.key.to_le_bytes());
+        self.bytes.extend_from_slice(&name_bytes.to_le_bytes());
+        self.bytes.extend_from_slice(&u32::from(kind as u8).to_le_bytes());
+        self.bytes.extend_from_slice(&entry.name);
+        self.bytes.truncate(self.room);
+    }
+}
+
 fn descriptor(handle: u32) -> Resource<Descriptor> {
     Resource::new_borrow(handle)
 }
@@ -265,7 +328,6 @@ impl WasiSnapshotPreview1 for P1 {
         fn fd_filestat_set_times(fd: Fd, atim: u64, mtim: u64, flags: types::Fstflags) -> Result<()>;
         fn fd_pread(fd: Fd, iovs: types::IovecArray, offset: u64) -> Result<Size>;
         fn fd_read(fd: Fd, iovs: types::IovecArray) -> Result<Size>;
-        fn fd_readdir(fd: Fd, buf: GuestPtr<u8>, buf_len: Size, cookie: u64) -> Result<Size>;
         fn fd_seek(fd: Fd, offset: i64, whence: types::Whence) -> Result<u64>;
         fn fd_sync(fd: Fd) -> Result<()>;
         fn path_filestat_get(fd: Fd, flags: Lookupflags, path: GuestPtr<str>) -> Result<types::Filestat>;
@@ -290,6 +352,25 @@ impl WasiSnapshotPreview1 for P1 {
         offset: u64,
     ) -> Result<Size> {
         self.write(mem, fd, iovs, Some(offset)).await
+    }
+
+    async fn fd_readdir(
+        &mut self,
+        mem: &mut GuestMemory<'_>,
+        fd: Fd,
+        buf: GuestPtr<u8>,
+        buf_len: Size,
+        cookie: u64,
+    ) -> Result<Size> {
+        let fd = self.directory(mem, fd)?;
+        let Descriptor::Dir(directory) = self.ctx.ctx().table.get(&fd)? else { return Err(Errno::Badf.into()) };
+        let directory = Arc::clone(&directory.dir);
+        let (room, most) = (usize::try_from(buf_len)?, self.fuel);
+        let read = blocking(move || Dirents::read(&directory, cookie, room, most)).await;
+        let dirents = read.map_err(ErrorCode::from)??;
+        let bytes = Size::try_from(dirents.len())?;
+        mem.copy_from_slice(&dirents, buf.as_array(bytes))?;
+        Ok(bytes)
     }
 
     async fn fd_filestat_set_size(&mut self, mem: &mut GuestMemory<'_>, fd: Fd, size: u64) -> Result<()> {

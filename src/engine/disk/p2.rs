@@ -3,7 +3,9 @@
 //! Preview 1 comes here too for everything that has a path. One guest makes one call at a time, so nothing of its own
 //! comes between a look at a path and the call that it is for; who else changes the directory can make the account wrong.
 
+use super::listing::Listing;
 use super::{Disk, OverBudget, Pin, Target, Usage, stream};
+use std::sync::Arc;
 use wasmtime::component::{HasData, Resource};
 use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystemCtxView};
 use wasmtime_wasi::p2::bindings::filesystem::types::{
@@ -231,7 +233,6 @@ impl HostDescriptor for Fs<'_> {
         async fn get_type(fd: Fd) -> FsResult<DescriptorType>;
         async fn set_times(fd: Fd, access: NewTimestamp, modification: NewTimestamp) -> FsResult<()>;
         async fn read(fd: Fd, len: u64, offset: u64) -> FsResult<(Vec<u8>, bool)>;
-        async fn read_directory(fd: Fd) -> FsResult<Resource<DirectoryEntryStream>>;
         async fn sync(fd: Fd) -> FsResult<()>;
         async fn stat(fd: Fd) -> FsResult<DescriptorStat>;
         async fn stat_at(fd: Fd, path_flags: PathFlags, path: String) -> FsResult<DescriptorStat>;
@@ -242,6 +243,13 @@ impl HostDescriptor for Fs<'_> {
         async fn is_same_object(fd: Fd, other: Fd) -> wasmtime::Result<bool>;
         async fn metadata_hash(fd: Fd) -> FsResult<MetadataHashValue>;
         async fn metadata_hash_at(fd: Fd, path_flags: PathFlags, path: String) -> FsResult<MetadataHashValue>;
+    }
+
+    async fn read_directory(&mut self, fd: Fd) -> FsResult<Resource<DirectoryEntryStream>> {
+        let Descriptor::Dir(directory) = self.view.table.get(&fd)? else { return Err(ErrorCode::NotDirectory.into()) };
+        let listing = Listing::open(Arc::clone(&directory.dir)).await?;
+        // The table has ours in the place of what wasmtime-wasi calls a stream of entries, which nobody else can make.
+        Ok(Resource::new_own(self.view.table.push(listing)?.rep()))
     }
 
     async fn set_size(&mut self, fd: Fd, size: u64) -> FsResult<()> {
@@ -363,11 +371,18 @@ impl HostDescriptor for Fs<'_> {
 }
 
 impl HostDirectoryEntryStream for Fs<'_> {
-    as_it_is! {
-        async fn read_directory_entry(stream: Resource<DirectoryEntryStream>) -> FsResult<Option<DirectoryEntry>>;
+    async fn read_directory_entry(
+        &mut self,
+        stream: Resource<DirectoryEntryStream>,
+    ) -> FsResult<Option<DirectoryEntry>> {
+        let listing: &mut Listing = self.view.table.get_mut(&Resource::new_borrow(stream.rep()))?;
+        let Some(entry) = listing.next().await? else { return Ok(None) };
+        let name = String::from_utf8(entry.name).map_err(|_| ErrorCode::IllegalByteSequence)?;
+        Ok(Some(DirectoryEntry { type_: entry.kind, name }))
     }
 
     fn drop(&mut self, stream: Resource<DirectoryEntryStream>) -> wasmtime::Result<()> {
-        HostDirectoryEntryStream::drop(&mut self.view, stream)
+        self.view.table.delete(Resource::<Listing>::new_own(stream.rep()))?;
+        Ok(())
     }
 }

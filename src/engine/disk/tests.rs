@@ -7,7 +7,8 @@ use wasmtime::component::{Resource, ResourceTable};
 use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystemView};
 use wasmtime_wasi::p2::bindings::filesystem::preopens::Host as _;
 use wasmtime_wasi::p2::bindings::filesystem::types::{
-    DescriptorFlags, ErrorCode, Host as _, HostDescriptor, OpenFlags, PathFlags,
+    DescriptorFlags, DirectoryEntryStream, ErrorCode, Host as _, HostDescriptor, HostDirectoryEntryStream, OpenFlags,
+    PathFlags,
 };
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, StreamError};
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
@@ -52,6 +53,17 @@ impl World {
         let flags = DescriptorFlags::READ | DescriptorFlags::WRITE;
         let top = fs!(self, fs => fs.view.get_directories().unwrap().remove(0).0);
         fs!(self, fs => fs.open_at(top, PathFlags::empty(), name.into(), OpenFlags::CREATE, flags).await.unwrap())
+    }
+
+    /// A new stream of the entries of the top directory.
+    async fn list(&mut self) -> Resource<DirectoryEntryStream> {
+        let top = fs!(self, fs => fs.view.get_directories().unwrap().remove(0).0);
+        fs!(self, fs => fs.read_directory(top).await.unwrap())
+    }
+
+    async fn entry(&mut self, list: &Resource<DirectoryEntryStream>) -> Option<String> {
+        let list = Resource::new_borrow(list.rep());
+        fs!(self, fs => fs.read_directory_entry(list).await.unwrap()).map(|entry| entry.name)
     }
 
     async fn unlink(&mut self, name: &str) {
@@ -201,6 +213,38 @@ async fn what_failed_is_given_back() {
     });
     assert!(fs!(world, fs => fs.write(read_only, vec![7; 100], 0).await).is_err());
     assert_eq!(world.used(), (0, 1));
+}
+
+/// However many are open, and whatever is in it.
+#[tokio::test]
+async fn a_listing_holds_little_of_a_large_directory() {
+    let mut world = World::new(1000);
+    let names: Vec<String> = (0..500).map(|i| format!("{i:0200}")).collect();
+    for name in &names {
+        std::fs::write(world.directory.path().join(name), "").unwrap();
+    }
+    let mut lists = vec![];
+    for _ in 0..100 {
+        let list = world.list().await;
+        assert!(world.entry(&list).await.is_some());
+        let listing: &listing::Listing = world.table.get(&Resource::new_borrow(list.rep())).unwrap();
+        assert!(listing.ahead() < crate::config::fixed::LISTING_ENTRIES_AHEAD);
+        lists.push(list);
+    }
+    let list = world.list().await;
+    let mut listed = vec![];
+    while let Some(name) = world.entry(&list).await {
+        listed.push(name);
+    }
+    assert_eq!(world.entry(&list).await, None);
+    listed.sort_unstable();
+    assert_eq!(listed, names);
+    for list in lists.into_iter().chain([list]) {
+        fs!(world, fs => HostDirectoryEntryStream::drop(&mut fs, list).unwrap());
+    }
+    let fd = world.create("a").await;
+    let refused = fs!(world, fs => fs.read_directory(fd).await);
+    assert_eq!(refused.unwrap_err().downcast().unwrap(), ErrorCode::NotDirectory);
 }
 
 /// The account knows open files by `fstat`, and paths by what wasmtime-wasi tells of them.
