@@ -49,6 +49,13 @@ async fn a_directory_is_listed_whole_a_piece_at_a_time() {
     }
 }
 
+/// Whatever else is polled, and that is told as well if it is ready. Nothing is read of the file to find out.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_polled_is_ready_at_once() {
+    let daemon = Harness::start().await;
+    assert_eq!(daemon.run_to_end(&["poll_file"]).await.exit_code, Some(0));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn standard_output_and_standard_error_are_kept_apart() {
     let daemon = Harness::start().await;

@@ -4,6 +4,8 @@
 //! The context keeps to itself which of its descriptors leads to which resource, so a second table of them is kept here. A
 //! call with a path goes to [`Fs`] as preview 2's would; the others go to the context, with growth charged before.
 
+mod poll;
+
 use super::listing::{Entry, Reader, blocking};
 use super::p2::{Changes, NAME};
 use super::{Disk, Fs, OverBudget};
@@ -335,9 +337,16 @@ impl WasiSnapshotPreview1 for P1 {
             fd: Fd, flags: Lookupflags, path: GuestPtr<str>, atim: u64, mtim: u64, fst_flags: types::Fstflags
         ) -> Result<()>;
         fn path_readlink(fd: Fd, path: GuestPtr<str>, buf: GuestPtr<u8>, buf_len: Size) -> Result<Size>;
-        fn poll_oneoff(
-            subs: GuestPtr<types::Subscription>, events: GuestPtr<types::Event>, n: Size
-        ) -> Result<Size>;
+    }
+
+    async fn poll_oneoff(
+        &mut self,
+        mem: &mut GuestMemory<'_>,
+        subs: GuestPtr<types::Subscription>,
+        events: GuestPtr<types::Event>,
+        n: Size,
+    ) -> Result<Size> {
+        self.poll(mem, subs, events, n).await
     }
 
     async fn fd_write(&mut self, mem: &mut GuestMemory<'_>, fd: Fd, iovs: types::CiovecArray) -> Result<Size> {
