@@ -3,7 +3,7 @@
 ;; paths with a comma in between.
 ;;   cSP create  eSP create, not if it exists  tSP truncate  TSP create or truncate  aSP create to append  oSP open to read
 ;;   wSN write N bytes  WSN write a kilobyte as often as it works, N times at most  pSN write one byte at N  sSN set the size  fSN allocate
-;;   xS close  gSS renumber  lP,P link  yP,P symlink  rP,P rename  mP mkdir  dP rmdir  uP unlink
+;;   xS close  gSS renumber  lP,P link  yP,P symlink  rP,P rename  mP mkdir  dP rmdir  uP unlink  hP set its times, through a link too
 ;;   nN make files n0000 to N-1, as often as it works  !  trap
 ;;   @D paths are below descriptor D from here on  >D and only the second of two
 (module
@@ -23,6 +23,8 @@
   (import "wasi_snapshot_preview1" "path_rename" (func $rename (param i32 i32 i32 i32 i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "path_create_directory" (func $mkdir (param i32 i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "path_remove_directory" (func $rmdir (param i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "path_filestat_set_times"
+    (func $set_times (param i32 i32 i32 i32 i64 i64 i32) (result i32)))
   (import "wasi_snapshot_preview1" "path_unlink_file" (func $unlink (param i32 i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
   ;; 0: a buffer list and its result; 64: slots; 128: text; 1024: pointers to arguments; 8192: arguments; 65536: zeros.
@@ -114,6 +116,9 @@
     (if (i32.eq (local.get $what) (i32.const 0x6d)) (then (return (call $mkdir (global.get $dir) (local.get $one) (local.get $one_len)))))
     (if (i32.eq (local.get $what) (i32.const 0x64)) (then (return (call $rmdir (global.get $dir) (local.get $one) (local.get $one_len)))))
     (if (i32.eq (local.get $what) (i32.const 0x75)) (then (return (call $unlink (global.get $dir) (local.get $one) (local.get $one_len)))))
+    (if (i32.eq (local.get $what) (i32.const 0x68))
+      (then (return (call $set_times (global.get $dir) (i32.const 1) (local.get $one) (local.get $one_len)
+        (i64.const 1000000000) (i64.const 2000000000) (i32.const 5)))))
     ;; With two.
     (local.set $two (i32.add (i32.add (local.get $one) (local.get $one_len)) (i32.const 1)))
     (if (i32.eq (local.get $what) (i32.const 0x6c))

@@ -138,9 +138,10 @@ async fn what_is_no_file_is_not_opened() {
         let fifo = host.lent().join("fifo");
         assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
         std::os::unix::fs::symlink("fifo", host.lent().join("link")).unwrap();
-        let ops = ["@4", "o0fifo", "c0fifo", "a0fifo", "T0fifo", "o0link", "o0old"];
+        let ops = ["@4", "o0fifo", "c0fifo", "a0fifo", "T0fifo", "o0link", "hfifo", "hlink", "o0old", "hold"];
         let said = say(&daemon, &["-v", &host.volume("")], world, &ops).await;
-        assert_eq!(said, ["00", PERM, PERM, PERM, PERM, PERM, "00"], "{world}");
+        assert_eq!(said, ["00", PERM, PERM, PERM, PERM, PERM, PERM, PERM, "00", "00"], "{world}");
+        assert_eq!(std::fs::metadata(host.lent().join("old")).unwrap().mtime(), 2, "{world}");
     }
 }
 

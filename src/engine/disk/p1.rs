@@ -139,6 +139,21 @@ impl P1 {
         written
     }
 
+    /// [`Fs::check_kind`] of a path that the context opens.
+    async fn check_kind(
+        &mut self,
+        mem: &GuestMemory<'_>,
+        dir: &Resource<Descriptor>,
+        lookup: Lookupflags,
+        path: GuestPtr<str>,
+    ) -> Result<()> {
+        if self.fs().is_lent(dir) {
+            let text = self.text(mem, path)?;
+            self.fs().check_kind(dir, lookup.into(), &text).await?;
+        }
+        Ok(())
+    }
+
     /// Opens, and begins to account for what was opened.
     async fn open(&mut self, mem: &mut GuestMemory<'_>, how: How) -> Result<Fd> {
         let How { dir, lookup, path, oflags, rights, inheriting, fdflags } = how;
@@ -146,10 +161,7 @@ impl P1 {
             // It fails, as it should: every directory is known.
             return self.ctx.path_open(mem, dir, lookup, path, oflags, rights, inheriting, fdflags).await;
         };
-        if self.fs().is_lent(&directory) {
-            let text = self.text(mem, path)?;
-            self.fs().check_kind(&directory, lookup.into(), &text).await?;
-        }
+        self.check_kind(mem, &directory, lookup, path).await?;
         let handle = next_handle(&mut self.ctx);
         let opened = self.ctx.path_open(mem, dir, lookup, path, oflags, rights, inheriting, fdflags).await?;
         let mut known = self.opened(&directory, handle)?;
@@ -333,9 +345,6 @@ impl WasiSnapshotPreview1 for P1 {
         fn fd_seek(fd: Fd, offset: i64, whence: types::Whence) -> Result<u64>;
         fn fd_sync(fd: Fd) -> Result<()>;
         fn path_filestat_get(fd: Fd, flags: Lookupflags, path: GuestPtr<str>) -> Result<types::Filestat>;
-        fn path_filestat_set_times(
-            fd: Fd, flags: Lookupflags, path: GuestPtr<str>, atim: u64, mtim: u64, fst_flags: types::Fstflags
-        ) -> Result<()>;
         fn path_readlink(fd: Fd, path: GuestPtr<str>, buf: GuestPtr<u8>, buf_len: Size) -> Result<Size>;
     }
 
@@ -455,6 +464,21 @@ impl WasiSnapshotPreview1 for P1 {
             return Err(e.into());
         }
         Ok(opened)
+    }
+
+    async fn path_filestat_set_times(
+        &mut self,
+        mem: &mut GuestMemory<'_>,
+        fd: Fd,
+        flags: Lookupflags,
+        path: GuestPtr<str>,
+        atim: u64,
+        mtim: u64,
+        fst_flags: types::Fstflags,
+    ) -> Result<()> {
+        let directory = self.directory(mem, fd)?;
+        self.check_kind(mem, &directory, flags, path).await?;
+        self.ctx.path_filestat_set_times(mem, fd, flags, path, atim, mtim, fst_flags).await
     }
 
     async fn path_create_directory(&mut self, mem: &mut GuestMemory<'_>, fd: Fd, path: GuestPtr<str>) -> Result<()> {

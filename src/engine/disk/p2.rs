@@ -92,7 +92,8 @@ impl Fs<'_> {
     }
 
     /// What is neither a file nor a directory is not opened in directories of the host: to open a FIFO takes a thread for as long
-    /// as nobody else opens it, and a device may do anything. In its own directory a guest cannot make one.
+    /// as nobody else opens it, and a device may do anything. In its own directory a guest cannot make one. To set times opens
+    /// too, where links are followed.
     pub(super) async fn check_kind(&mut self, dir: &Fd, path_flags: PathFlags, path: &str) -> FsResult<()> {
         if !self.is_lent(dir) {
             return Ok(());
@@ -236,13 +237,22 @@ impl HostDescriptor for Fs<'_> {
         async fn sync(fd: Fd) -> FsResult<()>;
         async fn stat(fd: Fd) -> FsResult<DescriptorStat>;
         async fn stat_at(fd: Fd, path_flags: PathFlags, path: String) -> FsResult<DescriptorStat>;
-        async fn set_times_at(
-            fd: Fd, path_flags: PathFlags, path: String, access: NewTimestamp, modification: NewTimestamp
-        ) -> FsResult<()>;
         async fn readlink_at(fd: Fd, path: String) -> FsResult<String>;
         async fn is_same_object(fd: Fd, other: Fd) -> wasmtime::Result<bool>;
         async fn metadata_hash(fd: Fd) -> FsResult<MetadataHashValue>;
         async fn metadata_hash_at(fd: Fd, path_flags: PathFlags, path: String) -> FsResult<MetadataHashValue>;
+    }
+
+    async fn set_times_at(
+        &mut self,
+        fd: Fd,
+        path_flags: PathFlags,
+        path: String,
+        access: NewTimestamp,
+        modification: NewTimestamp,
+    ) -> FsResult<()> {
+        self.check_kind(&fd, path_flags, &path).await?;
+        self.view.set_times_at(fd, path_flags, path, access, modification).await
     }
 
     async fn read_directory(&mut self, fd: Fd) -> FsResult<Resource<DirectoryEntryStream>> {
