@@ -30,11 +30,13 @@ pub use floor::Floor;
 pub(super) use p1::P1;
 pub(super) use p2::{Files, Fs};
 
+use crate::config::fixed::STREAMS_BUSY_MAX;
 use account::{Account, Key};
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 /// What a run may have in its directory.
@@ -74,7 +76,9 @@ pub(super) struct Disk {
     /// `None`: nothing is lent but its own directory.
     lent: Option<Lent>,
     /// By the handle's number in the resource table. Only regular files: nothing else can grow.
-    open: HashMap<u32, Pin>,
+    open: HashMap<u32, Arc<Pin>>,
+    /// For reads and writes of streams. All guests share the threads that they are done on, so none may have many there.
+    places: Arc<Semaphore>,
 }
 
 /// Directories of the host.
@@ -120,7 +124,8 @@ impl Shared {
 
 impl Disk {
     pub(super) fn new(used: Usage, max: Usage, floor: Arc<Floor>) -> Disk {
-        Disk { own: Shared::new(used, max, Some(floor)), lent: None, open: HashMap::new() }
+        let places = Arc::new(Semaphore::new(STREAMS_BUSY_MAX));
+        Disk { own: Shared::new(used, max, Some(floor)), lent: None, open: HashMap::new(), places }
     }
 
     /// Directories that are lent besides.
@@ -168,7 +173,7 @@ impl Disk {
     /// A file was opened, as this handle.
     fn opened(&mut self, handle: u32, file: &Arc<File>, is_lent: bool) -> std::io::Result<()> {
         if let Some(pin) = Pin::new(self.account(is_lent), file)? {
-            self.open.insert(handle, pin);
+            self.open.insert(handle, Arc::new(pin));
         }
         Ok(())
     }
@@ -208,7 +213,7 @@ enum Target {
     File { key: Option<Key>, bytes: u64 },
 }
 
-/// A handle on a regular file, as the account knows it. Closed when it is dropped.
+/// A handle on a regular file, as the account knows it, for all who hold it. Closed when it is dropped.
 #[derive(Debug)]
 struct Pin {
     account: Shared,
@@ -229,37 +234,45 @@ impl Pin {
         Ok(Some(Pin { account: account.clone(), key, file: Arc::clone(file) }))
     }
 
-    fn again(&self) -> std::io::Result<Pin> {
-        let bytes = self.file.metadata()?.len();
-        self.account.lock().opened(self.key, bytes);
-        Ok(Pin { account: self.account.clone(), key: self.key, file: Arc::clone(&self.file) })
+    /// Charges a size that the file is about to have.
+    fn change(self: &Arc<Pin>, size: u64) -> Result<Change, OverBudget> {
+        self.account.lock().change(self.key, size)?;
+        Ok(Change { pin: Arc::clone(self) })
     }
 
-    /// Charges a size that the file is about to have. [`Pin::changed`] has to follow, unless it is refused.
-    fn change(&self, size: u64) -> Result<(), OverBudget> {
-        self.account.lock().change(self.key, size)
-    }
-
-    /// Charges a write, at an offset or (`None`) at the end. [`Pin::changed`] has to follow, unless it is refused.
-    fn write(&self, at: Option<u64>, bytes: u64) -> Result<(), OverBudget> {
-        match at {
+    /// Charges a write, at an offset or (`None`) at the end.
+    fn write(self: &Arc<Pin>, at: Option<u64>, bytes: u64) -> Result<Change, OverBudget> {
+        let change = match at {
             // Writes nothing, wherever that is.
             _ if bytes == 0 => return self.change(0),
             Some(at) => self.change(at.saturating_add(bytes))?,
-            None => self.account.lock().append(self.key, bytes)?,
-        }
+            None => {
+                self.account.lock().append(self.key, bytes)?;
+                Change { pin: Arc::clone(self) }
+            }
+        };
         // There has to be room on the disk too, also for what is written over a hole. If there is none, what was charged is set
         // right, as after a change that did not happen.
-        self.account.room(bytes).inspect_err(|_| self.changed())
+        self.account.room(bytes)?;
+        Ok(change)
     }
+}
 
-    /// Sets the account right after a change, or what was to be one.
-    fn changed(&self) {
-        let mut account = self.account.lock();
-        match self.file.metadata() {
-            Ok(meta) => account.changed(self.key, meta.len()),
+/// A change of a file, or what is to be one, that was charged. Dropped when it is over: then the account is set right,
+/// whatever came of it.
+#[derive(Debug)]
+struct Change {
+    pin: Arc<Pin>,
+}
+
+impl Drop for Change {
+    fn drop(&mut self) {
+        let Pin { account, key, file } = &*self.pin;
+        let mut account = account.lock();
+        match file.metadata() {
+            Ok(meta) => account.changed(*key, meta.len()),
             // `fstat` of an open file fails if the file system does; what was charged stays charged.
-            Err(_) => account.unknown(self.key),
+            Err(_) => account.unknown(*key),
         }
     }
 }

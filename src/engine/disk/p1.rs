@@ -117,25 +117,26 @@ impl P1 {
     ) -> Result<Size> {
         let file = self.file(mem, fd).zip(self.to_write(mem, buffers));
         let pin = file.and_then(|(file, _)| self.disk.open.get(&file.handle));
-        if let Some(((file, bytes), pin)) = file.zip(pin) {
-            let at = match offset {
-                // As pwrite(2) on Linux, wasmtime-wasi then takes no notice of the offset.
-                _ if file.append => None,
-                Some(offset) => Some(offset),
-                None => Some(self.ctx.fd_tell(mem, fd)?),
-            };
-            pin.write(at, bytes).map_err(|over| match over {
-                OverBudget::Bytes(_) | OverBudget::Files(_) => Errno::Dquot,
-                OverBudget::Room(_) => Errno::Nospc,
-            })?;
-        }
+        let change = match file.zip(pin) {
+            Some(((file, bytes), pin)) => {
+                let at = match offset {
+                    // As pwrite(2) on Linux, wasmtime-wasi then takes no notice of the offset.
+                    _ if file.append => None,
+                    Some(offset) => Some(offset),
+                    None => Some(self.ctx.fd_tell(mem, fd)?),
+                };
+                Some(pin.write(at, bytes).map_err(|over| match over {
+                    OverBudget::Bytes(_) | OverBudget::Files(_) => Errno::Dquot,
+                    OverBudget::Room(_) => Errno::Nospc,
+                })?)
+            }
+            None => None,
+        };
         let written = match offset {
             Some(offset) => self.ctx.fd_pwrite(mem, fd, buffers, offset).await,
             None => self.ctx.fd_write(mem, fd, buffers).await,
         };
-        if let Some(pin) = pin {
-            pin.changed();
-        }
+        drop(change);
         written
     }
 

@@ -4,7 +4,7 @@
 //! comes between a look at a path and the call that it is for; who else changes the directory can make the account wrong.
 
 use super::listing::Listing;
-use super::{Disk, OverBudget, Pin, Target, Usage, stream};
+use super::{Disk, OverBudget, Target, Usage, stream};
 use std::sync::Arc;
 use wasmtime::component::{HasData, Resource};
 use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystemCtxView};
@@ -191,16 +191,17 @@ impl Fs<'_> {
         self.set_size(again(fd), 0).await
     }
 
-    /// Puts a stream of ours in the place of wasmtime-wasi's, so that growth is charged before it goes on.
+    /// Puts a stream of ours in the place of wasmtime-wasi's, which was not refused.
     fn output(
         &mut self,
         fd: &Fd,
         inner: Resource<DynOutputStream>,
         at: Option<u64>,
     ) -> FsResult<Resource<DynOutputStream>> {
-        let Some(pin) = self.disk.open.get(&fd.rep()).map(Pin::again).transpose()? else { return Ok(inner) };
-        let inner = self.view.table.delete(inner)?;
-        Ok(self.view.table.push(Box::new(stream::Output::new(inner, pin, at)) as DynOutputStream)?)
+        let Some(pin) = self.disk.open.get(&fd.rep()) else { return Ok(inner) };
+        let output = stream::Output::new(Arc::clone(pin), at, Arc::clone(&self.disk.places));
+        self.view.table.delete(inner)?;
+        Ok(self.view.table.push(Box::new(output) as DynOutputStream)?)
     }
 }
 
@@ -264,18 +265,14 @@ impl HostDescriptor for Fs<'_> {
 
     async fn set_size(&mut self, fd: Fd, size: u64) -> FsResult<()> {
         let Some(pin) = self.disk.open.get(&fd.rep()) else { return self.view.set_size(fd, size).await };
-        pin.change(size)?;
-        let set = self.view.set_size(fd, size).await;
-        pin.changed();
-        set
+        let _change = pin.change(size)?;
+        self.view.set_size(fd, size).await
     }
 
     async fn write(&mut self, fd: Fd, buf: Vec<u8>, offset: u64) -> FsResult<u64> {
         let Some(pin) = self.disk.open.get(&fd.rep()) else { return self.view.write(fd, buf, offset).await };
-        pin.write(Some(offset), u64::try_from(buf.len()).unwrap_or(u64::MAX))?;
-        let written = self.view.write(fd, buf, offset).await;
-        pin.changed();
-        written
+        let _change = pin.write(Some(offset), u64::try_from(buf.len()).unwrap_or(u64::MAX))?;
+        self.view.write(fd, buf, offset).await
     }
 
     async fn create_directory_at(&mut self, fd: Fd, path: String) -> FsResult<()> {
@@ -362,11 +359,11 @@ impl HostDescriptor for Fs<'_> {
     }
 
     fn read_via_stream(&mut self, fd: Fd, offset: u64) -> FsResult<Resource<DynInputStream>> {
-        let pin = self.disk.open.get(&fd.rep()).map(Pin::again).transpose()?;
-        let stream = self.view.read_via_stream(fd, offset)?;
-        let Some(pin) = pin else { return Ok(stream) };
-        let inner = self.view.table.delete(stream)?;
-        Ok(self.view.table.push(Box::new(stream::Input::new(inner, pin)) as DynInputStream)?)
+        let inner = self.view.read_via_stream(again(&fd), offset)?;
+        let Some(pin) = self.disk.open.get(&fd.rep()) else { return Ok(inner) };
+        let input = stream::Input::new(Arc::clone(pin), offset, Arc::clone(&self.disk.places));
+        self.view.table.delete(inner)?;
+        Ok(self.view.table.push(Box::new(input) as DynInputStream)?)
     }
 
     fn write_via_stream(&mut self, fd: Fd, offset: u64) -> FsResult<Resource<DynOutputStream>> {

@@ -1,138 +1,296 @@
-//! Streams of a file: what is written is charged before it is handed on, and a file stays charged while a stream holds it.
+//! Streams of a file: threads read and write while the guest goes on. What is written is charged before, and a file stays
+//! charged while a stream holds it.
+//!
+//! wasmtime-wasi's own streams give the threads that all guests share as much to do as the guest has handles, and keep whatever
+//! they are given to write. These take a place for each read and write until it is over, of which a store has few; who gets none
+//! waits. They behave the same otherwise.
 
-use super::Pin;
-use bytes::Bytes;
-use wasmtime_wasi::p2::{
-    DynInputStream, DynOutputStream, InputStream, OutputStream, Pollable, StreamError, StreamResult,
-};
+use super::{Change, Pin};
+use bytes::{Bytes, BytesMut};
+use std::fs::File;
+use std::io::Result;
+use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::task::AbortOnDropHandle;
+use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamError, StreamResult};
 
-/// The most that one write takes, in bytes: what `check-write` allows.
+/// The most that one read or write takes, in bytes: what `check-write` allows.
 const PERMIT_BYTES_MAX: usize = 64 * 1024;
+/// What is read for a guest that waits and has not said how much it wants, in bytes.
+const READ_BYTES: usize = 4096;
 
-/// wasmtime-wasi's stream of a file, which writes at its place or at the end.
+/// Writes at its place or at the end.
 pub(super) struct Output {
-    inner: DynOutputStream,
-    pin: Pin,
+    pin: Arc<Pin>,
     /// Where the next bytes go. `None`: at the end, wherever that is by then.
     at: Option<u64>,
-    /// Bytes of the write under way.
-    writing: Option<u64>,
+    places: Arc<Semaphore>,
+    state: Writing,
+}
+
+enum Writing {
+    Idle,
+    /// Charged, and waits for a place.
+    Parked(Bytes, Change),
+    /// Says where the next bytes go. If it is dropped, it may still be written, or not.
+    Busy(AbortOnDropHandle<Result<Option<u64>>>),
+    Failed(std::io::Error),
+    Closed,
 }
 
 impl Output {
-    pub(super) fn new(inner: DynOutputStream, pin: Pin, at: Option<u64>) -> Output {
-        Output { inner, pin, at, writing: None }
+    pub(super) fn new(pin: Arc<Pin>, at: Option<u64>, places: Arc<Semaphore>) -> Output {
+        Output { pin, at, places, state: Writing::Idle }
     }
 
-    /// Charges `bytes`. What does not fit is refused whole and changes nothing, so unlike after other failures the stream
-    /// stays open: there may be room later.
-    fn charge(&mut self, bytes: usize) -> StreamResult<()> {
-        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
-        self.pin.write(self.at, bytes).map_err(|over| StreamError::LastOperationFailed(over.into()))?;
-        self.writing = Some(bytes);
-        Ok(())
+    fn begin(&mut self, place: OwnedSemaphorePermit) {
+        self.state = match std::mem::replace(&mut self.state, Writing::Closed) {
+            Writing::Parked(bytes, change) => {
+                let at = self.at;
+                Writing::Busy(AbortOnDropHandle::new(tokio::task::spawn_blocking(move || {
+                    let written = write(&change.pin.file, &bytes, at);
+                    // The account is set right before another one has the place, and before anybody sees that it is over.
+                    drop((change, place));
+                    written
+                })))
+            }
+            state => state,
+        };
     }
 
-    /// The write that was under way is over. If it failed, the inner stream is closed, and the place no longer matters.
-    fn written(&mut self) {
-        if let Some(bytes) = self.writing.take() {
-            self.at = self.at.map(|at| at.saturating_add(bytes));
-            self.pin.changed();
+    /// What failed is told once, and then the stream is closed.
+    fn failed(&mut self) -> StreamResult<()> {
+        if matches!(self.state, Writing::Failed(_))
+            && let Writing::Failed(e) = std::mem::replace(&mut self.state, Writing::Closed)
+        {
+            return Err(StreamError::LastOperationFailed(e.into()));
         }
+        if let Writing::Closed = self.state { Err(StreamError::Closed) } else { Ok(()) }
     }
 }
 
 #[async_trait::async_trait]
 impl Pollable for Output {
     async fn ready(&mut self) {
-        self.inner.ready().await;
-        self.written();
+        if let Writing::Idle | Writing::Parked(..) = self.state
+            && let Ok(place) = Arc::clone(&self.places).acquire_owned().await
+        {
+            self.begin(place);
+        }
+        if let Writing::Busy(work) = &mut self.state {
+            self.state = match work.await.unwrap_or_else(|e| Err(std::io::Error::other(e))) {
+                Ok(at) => {
+                    self.at = at;
+                    Writing::Idle
+                }
+                Err(e) => Writing::Failed(e),
+            };
+        }
     }
 }
 
 #[async_trait::async_trait]
 impl OutputStream for Output {
+    /// What does not fit the budget is refused whole and changes nothing, so unlike after other failures the stream stays open:
+    /// there may be room later.
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
-        if self.writing.is_some() {
-            // Not permitted now; the inner stream has the words for it.
-            return self.inner.write(bytes);
+        match self.state {
+            Writing::Idle => {}
+            Writing::Closed => return Err(StreamError::Closed),
+            _ => return Err(StreamError::trap("written before check-write allowed it")),
         }
-        // The inner stream does not compare: it would keep whatever it is given in memory until a thread has written it.
         if bytes.len() > PERMIT_BYTES_MAX {
             return Err(StreamError::trap("more was written than check-write allows"));
         }
-        self.charge(bytes.len())?;
-        self.inner.write(bytes).inspect_err(|_| self.written())
+        let charge = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        let charged = self.pin.write(self.at, charge);
+        let change = charged.map_err(|over| StreamError::LastOperationFailed(over.into()))?;
+        self.state = Writing::Parked(bytes, change);
+        // Another stream may have the place that there was when this one was asked.
+        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+            self.begin(place);
+        }
+        Ok(())
     }
 
     fn flush(&mut self) -> StreamResult<()> {
-        self.inner.flush()
+        self.failed()
     }
 
     fn check_write(&mut self) -> StreamResult<usize> {
-        self.inner.check_write()
+        self.failed()?;
+        let permitted = matches!(self.state, Writing::Idle) && self.places.available_permits() > 0;
+        Ok(if permitted { PERMIT_BYTES_MAX } else { 0 })
     }
 
-    /// As the inner one: without it each write would go through a task of its own.
+    /// Without it each write would go through a task of its own.
     async fn blocking_write_and_flush(&mut self, bytes: Bytes) -> StreamResult<()> {
         self.ready().await;
-        self.charge(bytes.len())?;
-        let written = self.inner.blocking_write_and_flush(bytes).await;
-        self.written();
-        written
+        self.failed()?;
+        self.write(bytes)?;
+        self.ready().await;
+        self.failed()
     }
 
     async fn cancel(&mut self) {
-        self.inner.cancel().await;
-        self.written();
+        if let Writing::Busy(work) = std::mem::replace(&mut self.state, Writing::Closed) {
+            work.abort();
+            // It was over, or is now, or will never be.
+            let _ended = work.await;
+        }
     }
 }
 
-impl Drop for Output {
-    fn drop(&mut self) {
-        // With a write under way only when the whole store goes.
-        self.written();
-    }
-}
-
-/// wasmtime-wasi's stream of a file that is read.
+/// Reads from its place on.
 pub(super) struct Input {
-    inner: DynInputStream,
-    _pin: Pin,
+    pin: Arc<Pin>,
+    at: u64,
+    places: Arc<Semaphore>,
+    state: Reading,
+}
+
+enum Reading {
+    Idle,
+    Busy(AbortOnDropHandle<Result<Bytes>>),
+    Some(Bytes),
+    Failed(std::io::Error),
+    Closed,
 }
 
 impl Input {
-    pub(super) fn new(inner: DynInputStream, pin: Pin) -> Input {
-        Input { inner, _pin: pin }
+    pub(super) fn new(pin: Arc<Pin>, at: u64, places: Arc<Semaphore>) -> Input {
+        Input { pin, at, places, state: Reading::Idle }
+    }
+
+    fn begin(&mut self, size: usize, place: OwnedSemaphorePermit) {
+        let (pin, at) = (Arc::clone(&self.pin), self.at);
+        self.state = Reading::Busy(AbortOnDropHandle::new(tokio::task::spawn_blocking(move || {
+            let mut bytes = BytesMut::zeroed(size.min(PERMIT_BYTES_MAX));
+            let read = read(&pin.file, &mut bytes, at);
+            drop((pin, place));
+            bytes.truncate(read?);
+            Ok(bytes.freeze())
+        })));
+    }
+
+    async fn over(&mut self) {
+        if let Reading::Busy(work) = &mut self.state {
+            self.state = match work.await.unwrap_or_else(|e| Err(std::io::Error::other(e))) {
+                Ok(bytes) if bytes.is_empty() => Reading::Closed,
+                Ok(bytes) => Reading::Some(bytes),
+                Err(e) => Reading::Failed(e),
+            };
+        }
+    }
+
+    async fn ready_to_read(&mut self, size: usize) {
+        if let Reading::Idle = self.state
+            && let Ok(place) = Arc::clone(&self.places).acquire_owned().await
+        {
+            self.begin(size, place);
+        }
+        self.over().await;
     }
 }
 
 #[async_trait::async_trait]
 impl Pollable for Input {
     async fn ready(&mut self) {
-        self.inner.ready().await;
+        self.ready_to_read(READ_BYTES).await;
     }
 }
 
 #[async_trait::async_trait]
 impl InputStream for Input {
     fn read(&mut self, size: usize) -> StreamResult<Bytes> {
-        self.inner.read(size)
+        match std::mem::replace(&mut self.state, Reading::Closed) {
+            Reading::Idle => {
+                self.state = Reading::Idle;
+                if size > 0
+                    && let Ok(place) = Arc::clone(&self.places).try_acquire_owned()
+                {
+                    self.begin(size, place);
+                }
+                Ok(Bytes::new())
+            }
+            Reading::Some(mut bytes) => {
+                let piece = bytes.split_to(size.min(bytes.len()));
+                self.state = if bytes.is_empty() { Reading::Idle } else { Reading::Some(bytes) };
+                self.at = self.at.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
+                Ok(piece)
+            }
+            busy @ Reading::Busy(_) => {
+                self.state = busy;
+                Ok(Bytes::new())
+            }
+            Reading::Failed(e) => Err(StreamError::LastOperationFailed(e.into())),
+            Reading::Closed => Err(StreamError::Closed),
+        }
     }
 
+    /// Without it each read would go through a task of its own.
     async fn blocking_read(&mut self, size: usize) -> StreamResult<Bytes> {
-        self.inner.blocking_read(size).await
-    }
-
-    fn skip(&mut self, nelem: usize) -> StreamResult<usize> {
-        self.inner.skip(nelem)
-    }
-
-    async fn blocking_skip(&mut self, nelem: usize) -> StreamResult<usize> {
-        self.inner.blocking_skip(nelem).await
+        self.over().await;
+        if size > 0 {
+            self.ready_to_read(size).await;
+        }
+        self.read(size)
     }
 
     async fn cancel(&mut self) {
-        self.inner.cancel().await;
+        if let Reading::Busy(work) = std::mem::replace(&mut self.state, Reading::Closed) {
+            work.abort();
+            // As above.
+            let _ended = work.await;
+        }
     }
+}
+
+/// Returns what is behind the bytes that were written.
+#[cfg(unix)]
+fn write(file: &File, mut bytes: &[u8], at: Option<u64>) -> Result<Option<u64>> {
+    use std::os::unix::fs::FileExt;
+    if let Some(at) = at {
+        file.write_all_at(bytes, at)?;
+        return Ok(Some(at.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX))));
+    }
+    while !bytes.is_empty() {
+        bytes = &bytes[append(file, bytes)?..];
+    }
+    Ok(None)
+}
+
+#[cfg(unix)]
+fn append(file: &File, bytes: &[u8]) -> Result<usize> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::io::{Errno, ReadWriteFlags, pwritev2};
+        match pwritev2(file, &[std::io::IoSlice::new(bytes)], 0, ReadWriteFlags::APPEND) {
+            // A kernel or a file system that does not know the flag (preadv2(2)).
+            Err(Errno::NOSYS | Errno::NOTSUP) => {}
+            appended => return Ok(appended?),
+        }
+    }
+    std::os::unix::fs::FileExt::write_at(file, bytes, file.metadata()?.len())
+}
+
+#[cfg(unix)]
+fn read(file: &File, bytes: &mut [u8], at: u64) -> Result<usize> {
+    loop {
+        match std::os::unix::fs::FileExt::read_at(file, bytes, at) {
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            read => return read,
+        }
+    }
+}
+
+/// No guest gets a file there yet.
+#[cfg(not(unix))]
+fn write(_: &File, _: &[u8], _: Option<u64>) -> Result<Option<u64>> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(not(unix))]
+fn read(_: &File, _: &mut [u8], _: u64) -> Result<usize> {
+    Err(std::io::ErrorKind::Unsupported.into())
 }

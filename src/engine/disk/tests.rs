@@ -83,6 +83,14 @@ impl World {
         })
     }
 
+    fn input(&mut self, fd: &Resource<Descriptor>) -> Resource<DynInputStream> {
+        fs!(self, fs => fs.read_via_stream(Resource::new_borrow(fd.rep()), 0).unwrap())
+    }
+
+    fn reader(&mut self, stream: &Resource<DynInputStream>) -> &mut DynInputStream {
+        self.table.get_mut(stream).unwrap()
+    }
+
     fn stream(&mut self, stream: &Resource<DynOutputStream>) -> &mut DynOutputStream {
         self.table.get_mut(stream).unwrap()
     }
@@ -148,6 +156,86 @@ async fn a_stream_takes_no_more_at_a_time_than_check_write_allows() {
     assert_eq!(world.size("a"), 64 * 1024);
 }
 
+/// Whether something waits when it is first asked.
+async fn waits(ready: impl Future<Output = ()>) -> bool {
+    tokio::select! {
+        biased;
+        () = ready => false,
+        () = std::future::ready(()) => true,
+    }
+}
+
+/// The threads that read and write are shared by all guests.
+#[test]
+fn few_reads_and_writes_of_one_guest_are_under_way_and_the_others_wait() {
+    use crate::config::fixed::STREAMS_BUSY_MAX;
+    let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
+    runtime.block_on(async {
+        let mut world = World::new(1000);
+        let fd = world.create("a").await;
+        let places: Vec<u64> = (0..20).collect();
+        let streams: Vec<_> = places.iter().map(|at| world.output(&fd, Some(*at))).collect();
+        let (one_more, input) = (world.output(&fd, None), world.input(&fd));
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let holds = tokio::task::spawn_blocking(move || held.recv());
+        for stream in &streams[..STREAMS_BUSY_MAX] {
+            assert_eq!(world.stream(stream).check_write().unwrap(), 64 * 1024);
+            world.stream(stream).write(bytes(1)).unwrap();
+        }
+        for stream in &streams[STREAMS_BUSY_MAX..] {
+            assert_eq!(world.stream(stream).check_write().unwrap(), 0);
+            // Perhaps it was allowed before.
+            world.stream(stream).write(bytes(1)).unwrap();
+        }
+        assert_eq!(world.disk.places.available_permits(), 0);
+        assert!(waits(world.stream(&one_more).ready()).await);
+        assert_eq!(world.reader(&input).read(10).unwrap(), Bytes::new());
+        assert!(waits(world.reader(&input).ready()).await);
+        // One that is over makes room for the next, whether anybody has looked or not.
+        release.send(()).unwrap();
+        holds.await.unwrap().unwrap();
+        for stream in streams.iter().rev() {
+            world.stream(stream).ready().await;
+            world.stream(stream).flush().unwrap();
+        }
+        assert_eq!(world.reader(&input).blocking_read(100).await.unwrap(), bytes(20));
+        world.stream(&one_more).ready().await;
+        assert_eq!(world.stream(&one_more).check_write().unwrap(), 64 * 1024);
+        assert_eq!((world.used(), world.disk.places.available_permits()), ((20, 1), STREAMS_BUSY_MAX));
+    });
+}
+
+#[tokio::test]
+async fn a_stream_reads_on_from_its_place_to_the_end() {
+    let mut world = World::new(1 << 20);
+    let fd = world.create("a").await;
+    let text: Vec<u8> = (0..100_000u32).map(|n| n.to_le_bytes()[0]).collect();
+    std::fs::write(world.directory.path().join("a"), &text).unwrap();
+    let input = world.input(&fd);
+    let mut all = vec![];
+    loop {
+        // In the background, some at once, and waited for.
+        world.reader(&input).ready().await;
+        match world.reader(&input).read(1000) {
+            Ok(piece) => all.extend_from_slice(&piece),
+            Err(StreamError::Closed) => break,
+            Err(e) => panic!("{e}"),
+        }
+        match world.reader(&input).blocking_read(70_000).await {
+            Ok(piece) => all.extend_from_slice(&piece),
+            Err(StreamError::Closed) => break,
+            Err(e) => panic!("{e}"),
+        }
+        assert_eq!(world.reader(&input).read(0).unwrap(), Bytes::new());
+    }
+    assert!(all == text, "{} bytes", all.len());
+    assert!(matches!(world.reader(&input).read(1), Err(StreamError::Closed)));
+    let input = world.input(&fd);
+    assert_eq!(world.reader(&input).read(5).unwrap(), Bytes::new(), "it is only begun");
+    world.reader(&input).cancel().await;
+    assert!(matches!(world.reader(&input).read(1), Err(StreamError::Closed)));
+}
+
 #[tokio::test]
 async fn zeros_are_charged_as_well_and_a_refused_stream_can_go_on() {
     let mut world = World::new(1000);
@@ -176,14 +264,13 @@ async fn a_file_without_a_name_is_charged_as_long_as_a_stream_holds_it() {
     let fd = world.create("a").await;
     fs!(world, fs => fs.write(Resource::new_borrow(fd.rep()), vec![7; 900], 0).await.unwrap());
     let output = world.output(&fd, None);
-    let input = fs!(world, fs => fs.read_via_stream(Resource::new_borrow(fd.rep()), 0).unwrap());
+    let input = world.input(&fd);
     world.unlink("a").await;
     world.drop(fd);
     assert_eq!(world.used(), (900, 1));
     world.table.delete::<DynOutputStream>(output).unwrap();
     assert_eq!(world.used(), (900, 1));
-    let reader: &mut DynInputStream = world.table.get_mut(&input).unwrap();
-    assert_eq!(reader.blocking_read(10).await.unwrap(), bytes(10));
+    assert_eq!(world.reader(&input).blocking_read(10).await.unwrap(), bytes(10));
     world.table.delete(input).unwrap();
     assert_eq!(world.used(), (0, 0));
 }
