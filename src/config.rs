@@ -361,7 +361,7 @@ pub mod fixed {
     pub const LIST_PAGE: usize = 256;
     /// Text of a long reply that is put together before it is sent.
     pub const REPLY_PIECE_BYTES: usize = 64 * 1024;
-    /// Reads and writes of a component's streams that are under way at a time; others wait for their turn.
+    /// Reads and writes of a component's streams, and files that are freed, under way at a time; others wait for their turn.
     pub const STREAMS_BUSY_MAX: usize = 8;
     /// Entries of a directory that are read ahead for a guest that lists it.
     pub const LISTING_ENTRIES_AHEAD: usize = 32;

@@ -77,8 +77,6 @@ pub(super) struct Disk {
     lent: Option<Lent>,
     /// By the handle's number in the resource table. Only regular files: nothing else can grow.
     open: HashMap<u32, Arc<Pin>>,
-    /// For reads and writes of streams. All guests share the threads that they are done on, so none may have many there.
-    places: Arc<Semaphore>,
 }
 
 /// Directories of the host.
@@ -95,11 +93,13 @@ struct Lent {
 struct Shared {
     account: Arc<Mutex<Account>>,
     floor: Option<Arc<Floor>>,
+    /// One store's, for what it has threads do while its guest goes on. All guests share them, so none may have many.
+    places: Arc<Semaphore>,
 }
 
 impl Shared {
-    fn new(used: Usage, max: Usage, floor: Option<Arc<Floor>>) -> Shared {
-        Shared { account: Arc::new(Mutex::new(Account::new(used, max))), floor }
+    fn new(used: Usage, max: Usage, floor: Option<Arc<Floor>>, places: Arc<Semaphore>) -> Shared {
+        Shared { account: Arc::new(Mutex::new(Account::new(used, max))), floor, places }
     }
 
     /// Charges what is about to be made, if there is room for it on the disk too.
@@ -125,7 +125,7 @@ impl Shared {
 impl Disk {
     pub(super) fn new(used: Usage, max: Usage, floor: Arc<Floor>) -> Disk {
         let places = Arc::new(Semaphore::new(STREAMS_BUSY_MAX));
-        Disk { own: Shared::new(used, max, Some(floor)), lent: None, open: HashMap::new(), places }
+        Disk { own: Shared::new(used, max, Some(floor), places), lent: None, open: HashMap::new() }
     }
 
     /// Directories that are lent besides.
@@ -140,7 +140,7 @@ impl Disk {
         let roots =
             directories.iter().map(|path| Ok(key(&std::fs::metadata(path)?))).collect::<std::io::Result<_>>()?;
         // Where they are is the client's choice, and so is what is left there.
-        let account = Shared::new(Usage::default(), self.own.lock().max(), None);
+        let account = Shared::new(Usage::default(), self.own.lock().max(), None, Arc::clone(&self.own.places));
         self.lent = Some(Lent { account, roots, below: HashMap::new() });
         Ok(())
     }
@@ -218,7 +218,8 @@ enum Target {
 struct Pin {
     account: Shared,
     key: Key,
-    file: Arc<File>,
+    /// `None` only while it is dropped.
+    file: Option<Arc<File>>,
 }
 
 impl Pin {
@@ -231,7 +232,15 @@ impl Pin {
         }
         let key = key(&meta);
         account.lock().opened(key, meta.len());
-        Ok(Some(Pin { account: account.clone(), key, file: Arc::clone(file) }))
+        Ok(Some(Pin { account: account.clone(), key, file: Some(Arc::clone(file)) }))
+    }
+
+    fn file(&self) -> &File {
+        self.file.as_ref().expect("it is there until it is dropped")
+    }
+
+    fn places(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.account.places)
     }
 
     /// Charges a size that the file is about to have.
@@ -267,20 +276,28 @@ struct Change {
 
 impl Drop for Change {
     fn drop(&mut self) {
-        let Pin { account, key, file } = &*self.pin;
-        let mut account = account.lock();
-        match file.metadata() {
-            Ok(meta) => account.changed(*key, meta.len()),
+        let mut account = self.pin.account.lock();
+        match self.pin.file().metadata() {
+            Ok(meta) => account.changed(self.pin.key, meta.len()),
             // `fstat` of an open file fails if the file system does; what was charged stays charged.
-            Err(_) => account.unknown(*key),
+            Err(_) => account.unknown(self.pin.key),
         }
     }
 }
 
 impl Drop for Pin {
     fn drop(&mut self) {
-        let nameless = self.file.metadata().is_ok_and(|meta| links(&meta) == 0);
+        let nameless = self.file().metadata().is_ok_and(|meta| links(&meta) == 0);
         self.account.lock().closed(self.key, nameless);
+        // To close the last handle of such a file frees what it had on the disk before close(2) returns, however much that is.
+        // Ours is the last one: what else holds the file goes before. Who has closed many at once has to wait for the next.
+        if nameless
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+            && let Ok(place) = self.places().try_acquire_owned()
+        {
+            let file = self.file.take();
+            runtime.spawn_blocking(move || drop((file, place)));
+        }
     }
 }
 

@@ -199,7 +199,7 @@ impl Fs<'_> {
         at: Option<u64>,
     ) -> FsResult<Resource<DynOutputStream>> {
         let Some(pin) = self.disk.open.get(&fd.rep()) else { return Ok(inner) };
-        let output = stream::Output::new(Arc::clone(pin), at, Arc::clone(&self.disk.places));
+        let output = stream::Output::new(Arc::clone(pin), at);
         self.view.table.delete(inner)?;
         Ok(self.view.table.push(Box::new(output) as DynOutputStream)?)
     }
@@ -361,7 +361,7 @@ impl HostDescriptor for Fs<'_> {
     fn read_via_stream(&mut self, fd: Fd, offset: u64) -> FsResult<Resource<DynInputStream>> {
         let inner = self.view.read_via_stream(again(&fd), offset)?;
         let Some(pin) = self.disk.open.get(&fd.rep()) else { return Ok(inner) };
-        let input = stream::Input::new(Arc::clone(pin), offset, Arc::clone(&self.disk.places));
+        let input = stream::Input::new(Arc::clone(pin), offset);
         self.view.table.delete(inner)?;
         Ok(self.view.table.push(Box::new(input) as DynInputStream)?)
     }

@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use std::fs::File;
 use std::io::Result;
 use std::sync::Arc;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::AbortOnDropHandle;
 use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamError, StreamResult};
 
@@ -24,7 +24,6 @@ pub(super) struct Output {
     pin: Arc<Pin>,
     /// Where the next bytes go. `None`: at the end, wherever that is by then.
     at: Option<u64>,
-    places: Arc<Semaphore>,
     state: Writing,
 }
 
@@ -39,8 +38,8 @@ enum Writing {
 }
 
 impl Output {
-    pub(super) fn new(pin: Arc<Pin>, at: Option<u64>, places: Arc<Semaphore>) -> Output {
-        Output { pin, at, places, state: Writing::Idle }
+    pub(super) fn new(pin: Arc<Pin>, at: Option<u64>) -> Output {
+        Output { pin, at, state: Writing::Idle }
     }
 
     fn begin(&mut self, place: OwnedSemaphorePermit) {
@@ -48,7 +47,7 @@ impl Output {
             Writing::Parked(bytes, change) => {
                 let at = self.at;
                 Writing::Busy(AbortOnDropHandle::new(tokio::task::spawn_blocking(move || {
-                    let written = write(&change.pin.file, &bytes, at);
+                    let written = write(change.pin.file(), &bytes, at);
                     // The account is set right before another one has the place, and before anybody sees that it is over.
                     drop((change, place));
                     written
@@ -73,7 +72,7 @@ impl Output {
 impl Pollable for Output {
     async fn ready(&mut self) {
         if let Writing::Idle | Writing::Parked(..) = self.state
-            && let Ok(place) = Arc::clone(&self.places).acquire_owned().await
+            && let Ok(place) = self.pin.places().acquire_owned().await
         {
             self.begin(place);
         }
@@ -107,7 +106,7 @@ impl OutputStream for Output {
         let change = charged.map_err(|over| StreamError::LastOperationFailed(over.into()))?;
         self.state = Writing::Parked(bytes, change);
         // Another stream may have the place that there was when this one was asked.
-        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+        if let Ok(place) = self.pin.places().try_acquire_owned() {
             self.begin(place);
         }
         Ok(())
@@ -119,7 +118,7 @@ impl OutputStream for Output {
 
     fn check_write(&mut self) -> StreamResult<usize> {
         self.failed()?;
-        let permitted = matches!(self.state, Writing::Idle) && self.places.available_permits() > 0;
+        let permitted = matches!(self.state, Writing::Idle) && self.pin.places().available_permits() > 0;
         Ok(if permitted { PERMIT_BYTES_MAX } else { 0 })
     }
 
@@ -145,7 +144,6 @@ impl OutputStream for Output {
 pub(super) struct Input {
     pin: Arc<Pin>,
     at: u64,
-    places: Arc<Semaphore>,
     state: Reading,
 }
 
@@ -158,15 +156,15 @@ enum Reading {
 }
 
 impl Input {
-    pub(super) fn new(pin: Arc<Pin>, at: u64, places: Arc<Semaphore>) -> Input {
-        Input { pin, at, places, state: Reading::Idle }
+    pub(super) fn new(pin: Arc<Pin>, at: u64) -> Input {
+        Input { pin, at, state: Reading::Idle }
     }
 
     fn begin(&mut self, size: usize, place: OwnedSemaphorePermit) {
         let (pin, at) = (Arc::clone(&self.pin), self.at);
         self.state = Reading::Busy(AbortOnDropHandle::new(tokio::task::spawn_blocking(move || {
             let mut bytes = BytesMut::zeroed(size.min(PERMIT_BYTES_MAX));
-            let read = read(&pin.file, &mut bytes, at);
+            let read = read(pin.file(), &mut bytes, at);
             drop((pin, place));
             bytes.truncate(read?);
             Ok(bytes.freeze())
@@ -185,7 +183,7 @@ impl Input {
 
     async fn ready_to_read(&mut self, size: usize) {
         if let Reading::Idle = self.state
-            && let Ok(place) = Arc::clone(&self.places).acquire_owned().await
+            && let Ok(place) = self.pin.places().acquire_owned().await
         {
             self.begin(size, place);
         }
@@ -207,7 +205,7 @@ impl InputStream for Input {
             Reading::Idle => {
                 self.state = Reading::Idle;
                 if size > 0
-                    && let Ok(place) = Arc::clone(&self.places).try_acquire_owned()
+                    && let Ok(place) = self.pin.places().try_acquire_owned()
                 {
                     self.begin(size, place);
                 }

@@ -187,7 +187,7 @@ fn few_reads_and_writes_of_one_guest_are_under_way_and_the_others_wait() {
             // Perhaps it was allowed before.
             world.stream(stream).write(bytes(1)).unwrap();
         }
-        assert_eq!(world.disk.places.available_permits(), 0);
+        assert_eq!(world.disk.own.places.available_permits(), 0);
         assert!(waits(world.stream(&one_more).ready()).await);
         assert_eq!(world.reader(&input).read(10).unwrap(), Bytes::new());
         assert!(waits(world.reader(&input).ready()).await);
@@ -201,7 +201,7 @@ fn few_reads_and_writes_of_one_guest_are_under_way_and_the_others_wait() {
         assert_eq!(world.reader(&input).blocking_read(100).await.unwrap(), bytes(20));
         world.stream(&one_more).ready().await;
         assert_eq!(world.stream(&one_more).check_write().unwrap(), 64 * 1024);
-        assert_eq!((world.used(), world.disk.places.available_permits()), ((20, 1), STREAMS_BUSY_MAX));
+        assert_eq!((world.used(), world.disk.own.places.available_permits()), ((20, 1), STREAMS_BUSY_MAX));
     });
 }
 
@@ -332,6 +332,32 @@ async fn a_listing_holds_little_of_a_large_directory() {
     let fd = world.create("a").await;
     let refused = fs!(world, fs => fs.read_directory(fd).await);
     assert_eq!(refused.unwrap_err().downcast().unwrap(), ErrorCode::NotDirectory);
+}
+
+/// What a large one had on the disk is freed by whoever closes it last, and nothing interrupts that.
+#[test]
+fn a_file_without_a_name_is_closed_on_a_thread_that_may_block() {
+    let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
+    runtime.block_on(async {
+        let mut world = World::new(1000);
+        let (fd, named) = (world.create("a").await, world.create("b").await);
+        world.unlink("a").await;
+        let weak = |world: &World, fd: &Resource<Descriptor>| {
+            Arc::downgrade(world.disk.open[&fd.rep()].file.as_ref().unwrap())
+        };
+        let (nameless, other) = (weak(&world, &fd), weak(&world, &named));
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let holds = tokio::task::spawn_blocking(move || held.recv());
+        world.drop(fd);
+        world.drop(named);
+        assert_eq!(world.used(), (0, 1), "it counts no more");
+        assert!(nameless.upgrade().is_some() && other.upgrade().is_none());
+        release.send(()).unwrap();
+        holds.await.unwrap().unwrap();
+        // Behind it in the queue of the one thread.
+        tokio::task::spawn_blocking(|| ()).await.unwrap();
+        assert!(nameless.upgrade().is_none());
+    });
 }
 
 /// The account knows open files by `fstat`, and paths by what wasmtime-wasi tells of them.

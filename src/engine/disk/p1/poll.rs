@@ -84,7 +84,7 @@ impl P1 {
         let type_ = match &subscription.u {
             SubscriptionU::FdRead(on) => {
                 let at = self.ctx.fd_tell(mem, on.file_descriptor)?;
-                let size = self.disk.open.get(&file.handle).and_then(|pin| pin.file.metadata().ok());
+                let size = self.disk.open.get(&file.handle).and_then(|pin| pin.file().metadata().ok());
                 if size.is_none_or(|meta| meta.len() <= at) {
                     flags |= Eventrwflags::FD_READWRITE_HANGUP;
                 }
