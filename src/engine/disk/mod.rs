@@ -32,6 +32,7 @@ pub(super) use p2::{Files, Fs};
 
 use crate::config::fixed::STREAMS_BUSY_MAX;
 use account::{Account, Key};
+use floor::Grant;
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::PathBuf;
@@ -106,13 +107,20 @@ impl Shared {
     fn take(&self, what: Usage) -> Result<(), OverBudget> {
         self.lock().take(what)?;
         let bytes = what.bytes.saturating_add(what.files.saturating_mul(floor::NAME_BYTES));
-        self.room(bytes).inspect_err(|_| self.lock().give_back(what))
+        match self.room(bytes) {
+            // A name is small enough to be made in the meantime.
+            Ok(_grant) => Ok(()),
+            Err(over) => {
+                self.lock().give_back(what);
+                Err(over)
+            }
+        }
     }
 
-    fn room(&self, bytes: u64) -> Result<(), OverBudget> {
+    fn room(&self, bytes: u64) -> Result<Option<Grant>, OverBudget> {
         match &self.floor {
-            Some(floor) if bytes > 0 && !floor.allows(bytes) => Err(self.lock().no_room(bytes)),
-            _ => Ok(()),
+            Some(floor) if bytes > 0 => floor.grant(bytes).map(Some).ok_or_else(|| self.lock().no_room(bytes)),
+            _ => Ok(None),
         }
     }
 
@@ -246,23 +254,23 @@ impl Pin {
     /// Charges a size that the file is about to have.
     fn change(self: &Arc<Pin>, size: u64) -> Result<Change, OverBudget> {
         self.account.lock().change(self.key, size)?;
-        Ok(Change { pin: Arc::clone(self) })
+        Ok(Change { pin: Arc::clone(self), _room: None })
     }
 
     /// Charges a write, at an offset or (`None`) at the end.
     fn write(self: &Arc<Pin>, at: Option<u64>, bytes: u64) -> Result<Change, OverBudget> {
-        let change = match at {
+        let mut change = match at {
             // Writes nothing, wherever that is.
             _ if bytes == 0 => return self.change(0),
             Some(at) => self.change(at.saturating_add(bytes))?,
             None => {
                 self.account.lock().append(self.key, bytes)?;
-                Change { pin: Arc::clone(self) }
+                Change { pin: Arc::clone(self), _room: None }
             }
         };
         // There has to be room on the disk too, also for what is written over a hole. If there is none, what was charged is set
         // right, as after a change that did not happen.
-        self.account.room(bytes)?;
+        change._room = self.account.room(bytes)?;
         Ok(change)
     }
 }
@@ -272,6 +280,7 @@ impl Pin {
 #[derive(Debug)]
 struct Change {
     pin: Arc<Pin>,
+    _room: Option<Grant>,
 }
 
 impl Drop for Change {
