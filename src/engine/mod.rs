@@ -23,8 +23,9 @@ pub use ticker::{Paced, set_turn_ticks, step_back_at_ticks};
 
 use crate::error::{Error, Result};
 use configuration::configuration;
-use disk::Files;
+use disk::{Files, Unfinished};
 use sandbox::Host;
+use std::sync::Arc;
 use ticker::Ticker;
 use wasmtime_wasi::{I32Exit, p1, p2};
 
@@ -38,6 +39,7 @@ pub struct Engine {
     modules: wasmtime::Linker<Host>,
     components: wasmtime::component::Linker<Host>,
     ticker: Ticker,
+    unfinished: Arc<Unfinished>,
 }
 
 impl Engine {
@@ -67,7 +69,7 @@ impl Engine {
         let modules = module_linker(&engine).map_err(|e| internal("WASI preview 1 cannot be linked", &e))?;
         let components = component_linker(&engine).map_err(|e| internal("WASI preview 2 cannot be linked", &e))?;
         let ticker = Ticker::start(engine.weak(), ticks).map_err(|e| internal("the ticker thread cannot start", &e))?;
-        Ok(Engine { engine, modules, components, ticker })
+        Ok(Engine { engine, modules, components, ticker, unfinished: Arc::default() })
     }
 
     /// Ends the current tick at once, so that whoever computes is asked now whether it should go on.

@@ -25,7 +25,12 @@ pub async fn run(engine: &Engine, program: &Program, mut sandbox: Sandbox) -> En
         Kind::Component(_) => World::Component,
     };
     let used = match program.needs().reach {
-        Reach::Files => sandbox.disk.used().await,
+        Reach::Files => {
+            if let Some(directory) = &sandbox.directory {
+                engine.unfinished.over(directory).await;
+            }
+            sandbox.disk.used().await
+        }
         Reach::Directory | Reach::Nothing => Ok(Usage::default()),
     };
     let used = match used {
@@ -216,6 +221,7 @@ fn trap_word(trap: Trap) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::super::sandbox::tests::bare;
+    use super::super::{DiskBudget, Scan};
     use super::*;
     use crate::model::instance::MESSAGE_BYTES_MAX;
 
@@ -346,6 +352,73 @@ mod tests {
         assert!(whole.len() > 1000 * FRAMES_BYTES_MAX, "{} bytes", whole.len());
         // Side by side, or a slow machine would decide.
         assert!(bounded * 20 < begun.elapsed(), "{bounded:?} of {:?}", begun.elapsed());
+    }
+
+    /// Holds the one thread that may block from the first byte that is printed on.
+    struct Holds {
+        released: std::sync::Mutex<Option<std::sync::mpsc::Receiver<()>>>,
+    }
+
+    #[async_trait::async_trait]
+    impl super::super::Sink for Holds {
+        fn room(&self) -> usize {
+            4096
+        }
+        async fn ready(&self) {}
+        fn write(&self, _: crate::model::request::StdStream, _: bytes::Bytes) {
+            let released = self.released.lock().unwrap().take().unwrap();
+            tokio::task::spawn_blocking(move || released.recv());
+        }
+    }
+
+    /// It may land at any time, and what is in the directory is counted behind it.
+    #[test]
+    fn what_a_dropped_guest_has_left_to_a_thread_is_waited_for() {
+        let text = "(module
+            (import \"wasi_snapshot_preview1\" \"path_open\"
+              (func $open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+            (import \"wasi_snapshot_preview1\" \"fd_write\" (func $write (param i32 i32 i32 i32) (result i32)))
+            (memory (export \"memory\") 1)
+            (data (i32.const 0) \"file\") (data (i32.const 8) \"\\00\\00\\00\\00\\04\\00\\00\\00\")
+            (func (export \"_start\")
+              (drop (call $open (i32.const 3) (i32.const 0) (i32.const 0) (i32.const 4)
+                (i32.const 1) (i64.const 64) (i64.const 0) (i32.const 0) (i32.const 16)))
+              (drop (call $write (i32.const 1) (i32.const 8) (i32.const 1) (i32.const 20)))
+              (drop (call $write (i32.load (i32.const 16)) (i32.const 8) (i32.const 1) (i32.const 20)))))";
+        let engine = Engine::new().unwrap();
+        let program = super::super::tests::program(&engine, text.as_bytes(), true).unwrap();
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_all().max_blocking_threads(1).build().unwrap().block_on(async {
+            let directory = tempfile::tempdir().unwrap();
+            let (release, released) = std::sync::mpsc::channel();
+            let sink = std::sync::Arc::new(Holds { released: std::sync::Mutex::new(Some(released)) });
+            let sandbox = Sandbox { directory: Some(directory.path().to_owned()), sink: sink.clone(), ..bare() };
+            let mut guest = Box::pin(engine.paced(run(&engine, &program, sandbox)));
+            // A few turns more than it takes to come to the write behind it.
+            let mut turns = 0;
+            while turns < 10 {
+                tokio::select! {
+                    biased;
+                    ended = &mut guest => panic!("{ended:?}"),
+                    () = tokio::task::yield_now() => {}
+                }
+                if sink.released.lock().unwrap().is_none() {
+                    turns += 1;
+                }
+            }
+            assert!(!engine.unfinished.is_left(directory.path()));
+            drop(guest);
+            assert!(engine.unfinished.is_left(directory.path()));
+            let scan: Scan = Box::new(|_| Ok(Usage { bytes: 1 << 20, files: 0 }));
+            let disk = DiskBudget { scan: Some(scan), ..bare().disk };
+            let sandbox = Sandbox { directory: Some(directory.path().to_owned()), disk, ..bare() };
+            let mut next = Box::pin(engine.paced(run(&engine, &program, sandbox)));
+            let early = tokio::time::timeout(std::time::Duration::from_millis(20), &mut next).await;
+            assert!(early.is_err(), "{early:?}");
+            release.send(()).unwrap();
+            assert_eq!(next.await.status, ExitStatus::Exited(0));
+            assert!(!engine.unfinished.is_left(directory.path()));
+        });
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::Engine;
 use super::compile::of_the_system;
 #[cfg(test)]
 use super::disk::Floor;
-use super::disk::{Disk, DiskBudget, Fs, OverBudget, P1, Usage};
+use super::disk::{Disk, DiskBudget, Fs, OverBudget, P1, Unfinished, Usage};
 use super::stdio::{Sink, StdinPipe, Stdout};
 use crate::config::fixed;
 use crate::error::{Error, Result};
@@ -189,6 +189,8 @@ pub(super) struct Host {
     wasi: Wasi,
     pub(super) memory: Memory,
     on_enter: Option<Box<dyn FnOnce() + Send>>,
+    /// Its directory, and who takes over what it leaves there. `None`: nothing can be left.
+    leaves: Option<(PathBuf, Arc<Unfinished>)>,
 }
 
 enum Wasi {
@@ -246,6 +248,7 @@ impl Host {
                 stream.cancel().await;
             }
         }
+        self.leaves = None;
     }
 
     /// Guest code is being executed; whoever wants to know is told the first time.
@@ -265,6 +268,19 @@ impl Host {
         match &mut self.wasi {
             Wasi::P1(p1) => p1.ctx().ctx().table,
             Wasi::P2 { p2, .. } => &mut p2.table,
+        }
+    }
+}
+
+/// Before it is over: the guest is dropped wherever it is.
+impl Drop for Host {
+    fn drop(&mut self) {
+        if let Some((directory, unfinished)) = self.leaves.take() {
+            let held = match &self.wasi {
+                Wasi::P1(p1) => p1.disk.held(),
+                Wasi::P2 { disk, .. } => disk.held(),
+            };
+            unfinished.add(&directory, held);
         }
     }
 }
@@ -323,7 +339,9 @@ impl Sandbox {
             World::Component => Wasi::P2 { p2: P2 { ctx: builder.build(), table: ResourceTable::new() }, disk },
         };
         let memory = Memory::new(self.memory_bytes_max, self.table_entries_max, self.memory_total);
-        let mut store = Store::new(&engine.engine, Host { wasi, memory, on_enter: Some(self.on_enter) });
+        let leaves = self.directory.map(|directory| (directory, Arc::clone(&engine.unfinished)));
+        let host = Host { wasi, memory, on_enter: Some(self.on_enter), leaves };
+        let mut store = Store::new(&engine.engine, host);
         store.data_mut().table().set_max_capacity(self.handles_max);
         store.limiter(|host| &mut host.memory);
         // A component's own numbers for them, and for resources that it makes without asking anybody. Each may be lent to a call

@@ -23,22 +23,26 @@ mod stream;
 #[cfg(test)]
 #[cfg(unix)]
 mod tests;
+mod unfinished;
 
 pub(super) use account::OverBudget;
 pub use account::Usage;
 pub use floor::Floor;
 pub(super) use p1::P1;
 pub(super) use p2::{Files, Fs};
+pub(super) use unfinished::Unfinished;
 
 use crate::config::fixed::STREAMS_BUSY_MAX;
 use account::{Account, Key};
 use floor::Grant;
+use std::any::Any;
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use unfinished::Held;
 
 /// What a run may have in its directory.
 pub struct DiskBudget {
@@ -151,6 +155,15 @@ impl Disk {
         let account = Shared::new(Usage::default(), self.own.lock().max(), None, Arc::clone(&self.own.places));
         self.lent = Some(Lent { account, roots, below: HashMap::new() });
         Ok(())
+    }
+
+    /// What is held by whatever may be under way in a file of its own directory: the file, or by a stream the account. Names are
+    /// left out, for to open a FIFO that somebody has put there may take for ever; so one more name may come to be.
+    pub(in crate::engine) fn held(&self) -> Vec<Held> {
+        let own = &self.own.account;
+        let pins = self.open.values().filter(|pin| Arc::ptr_eq(&pin.account.account, own));
+        let files = pins.filter_map(|pin| pin.file.clone()).map(|file| file as Arc<dyn Any + Send + Sync>);
+        files.chain([Arc::clone(own) as _]).map(|held| Arc::downgrade(&held)).collect()
     }
 
     /// What was last refused, and the limits.
