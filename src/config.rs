@@ -361,6 +361,10 @@ pub mod fixed {
     pub const LIST_PAGE: usize = 256;
     /// Text of a long reply that is put together before it is sent.
     pub const REPLY_PIECE_BYTES: usize = 64 * 1024;
+    /// A path of a guest's: as long as the system takes it (`PATH_MAX` on Linux).
+    pub const PATH_BYTES_MAX: usize = 4096;
+    /// Bytes that a component hands over to be written from which on they are charged to `--memory-total` meanwhile.
+    pub const WRITE_CHARGED_BYTES: usize = 1 << 20;
     /// Reads and writes of a component's streams, and files that are freed, under way at a time; others wait for their turn.
     pub const STREAMS_BUSY_MAX: usize = 8;
     /// Entries of a directory that are read ahead for a guest that lists it.

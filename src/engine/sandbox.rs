@@ -75,6 +75,23 @@ impl MemoryBudget {
         });
         taken.is_ok()
     }
+
+    /// Bytes for as long as what is returned lives.
+    pub(super) fn hold(self: &Arc<MemoryBudget>, bytes: usize) -> Option<HeldBytes> {
+        self.take(bytes).then(|| HeldBytes { budget: Arc::clone(self), bytes })
+    }
+}
+
+/// What a call of a guest's has taken of the host's memory.
+pub(super) struct HeldBytes {
+    budget: Arc<MemoryBudget>,
+    bytes: usize,
+}
+
+impl Drop for HeldBytes {
+    fn drop(&mut self) {
+        self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// The memory of one store: all memories and tables in one sum, which wasmtime's own limiter does not offer.
@@ -331,7 +348,7 @@ impl Sandbox {
                 .preopened_dir(directory, guest, perms)
                 .map_err(|e| Error::io(format!("the directory for '{guest}' cannot be opened"), &e))?;
         }
-        let mut disk = Disk::new(used, self.disk.max, self.disk.floor);
+        let mut disk = Disk::new(used, self.disk.max, self.disk.floor, Arc::clone(&self.memory_total));
         let lent: Vec<PathBuf> = self.mounts.into_iter().map(|(directory, ..)| directory).collect();
         disk.lend(&lent).map_err(|e| Error::io("a directory of the host cannot be looked at", &e))?;
         let wasi = match world {

@@ -32,6 +32,7 @@ pub(super) use p1::P1;
 pub(super) use p2::{Files, Fs};
 pub(super) use unfinished::Unfinished;
 
+use super::sandbox::MemoryBudget;
 use crate::config::fixed::STREAMS_BUSY_MAX;
 use account::{Account, Key};
 use floor::Grant;
@@ -82,6 +83,8 @@ pub(super) struct Disk {
     lent: Option<Lent>,
     /// By the handle's number in the resource table. Only regular files: nothing else can grow.
     open: HashMap<u32, Arc<Pin>>,
+    /// What all instances share.
+    memory: Arc<MemoryBudget>,
 }
 
 /// Directories of the host.
@@ -135,9 +138,9 @@ impl Shared {
 }
 
 impl Disk {
-    pub(super) fn new(used: Usage, max: Usage, floor: Arc<Floor>) -> Disk {
+    pub(super) fn new(used: Usage, max: Usage, floor: Arc<Floor>, memory: Arc<MemoryBudget>) -> Disk {
         let places = Arc::new(Semaphore::new(STREAMS_BUSY_MAX));
-        Disk { own: Shared::new(used, max, Some(floor), places), lent: None, open: HashMap::new() }
+        Disk { own: Shared::new(used, max, Some(floor), places), lent: None, open: HashMap::new(), memory }
     }
 
     /// Directories that are lent besides.

@@ -9,6 +9,7 @@ mod poll;
 use super::listing::{Entry, Reader, blocking};
 use super::p2::{Changes, NAME};
 use super::{Disk, Fs, OverBudget};
+use crate::config::fixed::PATH_BYTES_MAX;
 use std::collections::HashMap;
 use std::fs::File;
 use std::sync::Arc;
@@ -88,6 +89,7 @@ impl P1 {
 
     /// A path out of guest memory.
     fn text(&mut self, mem: &GuestMemory<'_>, text: GuestPtr<str>) -> Result<String> {
+        short(text)?;
         let bytes = usize::try_from(text.len())?;
         self.fuel = self.fuel.checked_sub(bytes).ok_or(Errno::Nomem)?;
         Ok(mem.as_cow_str(text)?.into_owned())
@@ -192,6 +194,11 @@ impl P1 {
         self.fs().opened(dir, &opened)?;
         Ok(Known { handle, directory, append: false })
     }
+}
+
+/// Longer paths are not even copied.
+fn short(path: GuestPtr<str>) -> Result<()> {
+    if usize::try_from(path.len())? > PATH_BYTES_MAX { Err(Errno::Nametoolong.into()) } else { Ok(()) }
 }
 
 /// What and how to open.
@@ -345,8 +352,6 @@ impl WasiSnapshotPreview1 for P1 {
         fn fd_read(fd: Fd, iovs: types::IovecArray) -> Result<Size>;
         fn fd_seek(fd: Fd, offset: i64, whence: types::Whence) -> Result<u64>;
         fn fd_sync(fd: Fd) -> Result<()>;
-        fn path_filestat_get(fd: Fd, flags: Lookupflags, path: GuestPtr<str>) -> Result<types::Filestat>;
-        fn path_readlink(fd: Fd, path: GuestPtr<str>, buf: GuestPtr<u8>, buf_len: Size) -> Result<Size>;
     }
 
     async fn poll_oneoff(
@@ -444,6 +449,7 @@ impl WasiSnapshotPreview1 for P1 {
         fs_rights_inheriting: Rights,
         fdflags: Fdflags,
     ) -> Result<Fd> {
+        short(path)?;
         let (rights, inheriting) = (fs_rights_base, fs_rights_inheriting);
         let how = How { dir: fd, lookup: dirflags, path, oflags, rights, inheriting, fdflags };
         let (creates, truncates) = (oflags.contains(Oflags::CREAT), oflags.contains(Oflags::TRUNC));
@@ -467,6 +473,29 @@ impl WasiSnapshotPreview1 for P1 {
         Ok(opened)
     }
 
+    async fn path_filestat_get(
+        &mut self,
+        mem: &mut GuestMemory<'_>,
+        fd: Fd,
+        flags: Lookupflags,
+        path: GuestPtr<str>,
+    ) -> Result<types::Filestat> {
+        short(path)?;
+        self.ctx.path_filestat_get(mem, fd, flags, path).await
+    }
+
+    async fn path_readlink(
+        &mut self,
+        mem: &mut GuestMemory<'_>,
+        fd: Fd,
+        path: GuestPtr<str>,
+        buf: GuestPtr<u8>,
+        buf_len: Size,
+    ) -> Result<Size> {
+        short(path)?;
+        self.ctx.path_readlink(mem, fd, path, buf, buf_len).await
+    }
+
     async fn path_filestat_set_times(
         &mut self,
         mem: &mut GuestMemory<'_>,
@@ -477,6 +506,7 @@ impl WasiSnapshotPreview1 for P1 {
         mtim: u64,
         fst_flags: types::Fstflags,
     ) -> Result<()> {
+        short(path)?;
         let directory = self.directory(mem, fd)?;
         self.check_kind(mem, &directory, flags, path).await?;
         self.ctx.path_filestat_set_times(mem, fd, flags, path, atim, mtim, fst_flags).await

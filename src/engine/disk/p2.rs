@@ -5,6 +5,7 @@
 
 use super::listing::Listing;
 use super::{Disk, OverBudget, Target, Usage, stream};
+use crate::config::fixed::{PATH_BYTES_MAX, WRITE_CHARGED_BYTES};
 use std::sync::Arc;
 use wasmtime::component::{HasData, Resource};
 use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystemCtxView};
@@ -66,6 +67,11 @@ impl HasData for Files {
 pub(in crate::engine) struct Fs<'a> {
     pub(in crate::engine) view: WasiFilesystemCtxView<'a>,
     pub(in crate::engine) disk: &'a mut Disk,
+}
+
+/// Longer ones are not even copied.
+pub(super) fn short(path: &str) -> Result<(), ErrorCode> {
+    if path.len() > PATH_BYTES_MAX { Err(ErrorCode::NameTooLong) } else { Ok(()) }
 }
 
 fn again(fd: &Fd) -> Fd {
@@ -237,11 +243,23 @@ impl HostDescriptor for Fs<'_> {
         async fn read(fd: Fd, len: u64, offset: u64) -> FsResult<(Vec<u8>, bool)>;
         async fn sync(fd: Fd) -> FsResult<()>;
         async fn stat(fd: Fd) -> FsResult<DescriptorStat>;
-        async fn stat_at(fd: Fd, path_flags: PathFlags, path: String) -> FsResult<DescriptorStat>;
-        async fn readlink_at(fd: Fd, path: String) -> FsResult<String>;
         async fn is_same_object(fd: Fd, other: Fd) -> wasmtime::Result<bool>;
         async fn metadata_hash(fd: Fd) -> FsResult<MetadataHashValue>;
-        async fn metadata_hash_at(fd: Fd, path_flags: PathFlags, path: String) -> FsResult<MetadataHashValue>;
+    }
+
+    async fn stat_at(&mut self, fd: Fd, path_flags: PathFlags, path: String) -> FsResult<DescriptorStat> {
+        short(&path)?;
+        self.view.stat_at(fd, path_flags, path).await
+    }
+
+    async fn readlink_at(&mut self, fd: Fd, path: String) -> FsResult<String> {
+        short(&path)?;
+        self.view.readlink_at(fd, path).await
+    }
+
+    async fn metadata_hash_at(&mut self, fd: Fd, path_flags: PathFlags, path: String) -> FsResult<MetadataHashValue> {
+        short(&path)?;
+        self.view.metadata_hash_at(fd, path_flags, path).await
     }
 
     async fn set_times_at(
@@ -252,6 +270,7 @@ impl HostDescriptor for Fs<'_> {
         access: NewTimestamp,
         modification: NewTimestamp,
     ) -> FsResult<()> {
+        short(&path)?;
         self.check_kind(&fd, path_flags, &path).await?;
         self.view.set_times_at(fd, path_flags, path, access, modification).await
     }
@@ -270,18 +289,23 @@ impl HostDescriptor for Fs<'_> {
     }
 
     async fn write(&mut self, fd: Fd, buf: Vec<u8>, offset: u64) -> FsResult<u64> {
+        // Until it is written, which may take a while where many write.
+        let large = Some(buf.len()).filter(|bytes| *bytes >= WRITE_CHARGED_BYTES);
+        let _charged = self.disk.memory.hold(large.unwrap_or(0)).ok_or(ErrorCode::InsufficientMemory)?;
         let Some(pin) = self.disk.open.get(&fd.rep()) else { return self.view.write(fd, buf, offset).await };
         let _change = pin.write(Some(offset), u64::try_from(buf.len()).unwrap_or(u64::MAX))?;
         self.view.write(fd, buf, offset).await
     }
 
     async fn create_directory_at(&mut self, fd: Fd, path: String) -> FsResult<()> {
+        short(&path)?;
         self.take(&fd, NAME)?;
         let made = self.view.create_directory_at(again(&fd), path).await;
         self.made(&fd, NAME, made)
     }
 
     async fn link_at(&mut self, fd: Fd, flags: PathFlags, from: String, new_fd: Fd, to: String) -> FsResult<()> {
+        short(&from).and(short(&to))?;
         self.within_one(&fd, &new_fd)?;
         self.take(&fd, NAME)?;
         let made = self.view.link_at(again(&fd), flags, from, new_fd, to).await;
@@ -289,6 +313,7 @@ impl HostDescriptor for Fs<'_> {
     }
 
     async fn symlink_at(&mut self, fd: Fd, target: String, path: String) -> FsResult<()> {
+        short(&target).and(short(&path))?;
         let link = Usage { bytes: u64::try_from(target.len()).unwrap_or(u64::MAX), files: 1 };
         self.take(&fd, link)?;
         let made = self.view.symlink_at(again(&fd), target, path).await;
@@ -303,6 +328,7 @@ impl HostDescriptor for Fs<'_> {
         open_flags: OpenFlags,
         flags: DescriptorFlags,
     ) -> FsResult<Fd> {
+        short(&path)?;
         let has = |flag| open_flags.contains(flag);
         let (creates, truncates) = (has(OpenFlags::CREATE), has(OpenFlags::TRUNCATE));
         let opened = match Changes::of(creates, truncates, has(OpenFlags::EXCLUSIVE), has(OpenFlags::DIRECTORY)) {
@@ -330,12 +356,14 @@ impl HostDescriptor for Fs<'_> {
     }
 
     async fn remove_directory_at(&mut self, fd: Fd, path: String) -> FsResult<()> {
+        short(&path)?;
         self.view.remove_directory_at(again(&fd), path).await?;
         self.disk.unnamed(&Target::Shared, self.is_lent(&fd));
         Ok(())
     }
 
     async fn unlink_file_at(&mut self, fd: Fd, path: String) -> FsResult<()> {
+        short(&path)?;
         let target = self.look(&fd, &path).await;
         self.view.unlink_file_at(again(&fd), path).await?;
         if let Some(target) = target {
@@ -345,6 +373,7 @@ impl HostDescriptor for Fs<'_> {
     }
 
     async fn rename_at(&mut self, fd: Fd, from: String, new_fd: Fd, to: String) -> FsResult<()> {
+        short(&from).and(short(&to))?;
         self.within_one(&fd, &new_fd)?;
         let target = self.look(&new_fd, &to).await;
         let (old_fd, old_path) = (again(&fd), from.clone());

@@ -7,8 +7,8 @@ use wasmtime::component::{Resource, ResourceTable};
 use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystemView};
 use wasmtime_wasi::p2::bindings::filesystem::preopens::Host as _;
 use wasmtime_wasi::p2::bindings::filesystem::types::{
-    DescriptorFlags, DirectoryEntryStream, ErrorCode, Host as _, HostDescriptor, HostDirectoryEntryStream, OpenFlags,
-    PathFlags,
+    DescriptorFlags, DirectoryEntryStream, ErrorCode, Host as _, HostDescriptor, HostDirectoryEntryStream,
+    NewTimestamp, OpenFlags, PathFlags,
 };
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, StreamError};
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
@@ -45,7 +45,8 @@ impl World {
     fn new(bytes: u64) -> World {
         let directory = tempfile::tempdir().unwrap();
         let ctx = WasiCtxBuilder::new().preopened_dir(directory.path(), "/", FsPerms::ReadWrite).unwrap().build();
-        let disk = Disk::new(Usage::default(), Usage { bytes, files: 10 }, floor(0));
+        let memory = Arc::new(MemoryBudget::new(4 << 20));
+        let disk = Disk::new(Usage::default(), Usage { bytes, files: 10 }, floor(0), memory);
         World { directory, ctx, table: ResourceTable::new(), disk }
     }
 
@@ -300,6 +301,52 @@ async fn what_failed_is_given_back() {
     });
     assert!(fs!(world, fs => fs.write(read_only, vec![7; 100], 0).await).is_err());
     assert_eq!(world.used(), (0, 1));
+}
+
+#[tokio::test]
+async fn what_is_long_is_refused_and_what_is_large_is_charged_as_memory() {
+    let mut world = World::new(1 << 30);
+    let fd = world.create("a").await;
+    let top = fs!(world, fs => fs.view.get_directories().unwrap().remove(0).0);
+    let dir = || Resource::new_borrow(top.rep());
+    let (nofollow, read) = (PathFlags::empty(), DescriptorFlags::READ);
+    // The same file, by a path that is as long as it may be, and one that is longer.
+    let just = format!("{}a", "./".repeat(2047));
+    let long = format!("{}a", "./".repeat(2048));
+    fs!(world, fs => fs.stat_at(dir(), nofollow, just.clone()).await.unwrap());
+    let name = || long.clone();
+    macro_rules! refused {
+        ($($call:ident($($arg:expr),*);)*) => {$({
+            let result = fs!(world, fs => fs.$call(dir(), $($arg),*).await);
+            let error = result.err().expect(stringify!($call));
+            assert_eq!(error.downcast().unwrap(), ErrorCode::NameTooLong, stringify!($call));
+        })*};
+    }
+    refused! {
+        stat_at(nofollow, name());
+        metadata_hash_at(nofollow, name());
+        readlink_at(name());
+        set_times_at(nofollow, name(), NewTimestamp::Now, NewTimestamp::Now);
+        open_at(nofollow, name(), OpenFlags::empty(), read);
+        create_directory_at(name());
+        remove_directory_at(name());
+        unlink_file_at(name());
+        symlink_at(name(), "link".into());
+        symlink_at("a".into(), name());
+        link_at(nofollow, name(), dir(), "link".into());
+        link_at(nofollow, "a".into(), dir(), name());
+        rename_at(name(), dir(), "b".into());
+        rename_at("a".into(), dir(), name());
+    }
+    let memory = Arc::clone(&world.disk.memory);
+    let others = memory.hold(3 << 20).unwrap();
+    let write = async |world: &mut World, bytes| fs!(world, fs => fs.write(Resource::new_borrow(fd.rep()), vec![7; bytes], 0).await);
+    assert_eq!(write(&mut world, 1 << 20).await.unwrap(), 1 << 20);
+    let refused = write(&mut world, (1 << 20) + 1).await;
+    assert_eq!(refused.unwrap_err().downcast().unwrap(), ErrorCode::InsufficientMemory);
+    drop(others);
+    assert_eq!(write(&mut world, 2 << 20).await.unwrap(), 2 << 20);
+    assert_eq!(memory.used(), 0);
 }
 
 /// However many are open, and whatever is in it.
