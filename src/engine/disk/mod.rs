@@ -39,6 +39,7 @@ use floor::Grant;
 use std::any::Any;
 use std::collections::HashMap;
 use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Semaphore;
@@ -85,6 +86,19 @@ pub(super) struct Disk {
     open: HashMap<u32, Arc<Pin>>,
     /// What all instances share.
     memory: Arc<MemoryBudget>,
+    /// Makes the numbers that the guest knows its files by.
+    numbers: Numbers,
+}
+
+/// Numbers of files for a guest, one's own for each store: equal for equal files, and nothing can be told from them of the host's
+/// inodes, which a hash with a key that everybody knows would be found out from by trying.
+#[derive(Debug, Clone, Default)]
+struct Numbers(RandomState);
+
+impl Numbers {
+    fn of(&self, key: Key) -> u64 {
+        self.0.hash_one(key)
+    }
 }
 
 /// Directories of the host.
@@ -140,7 +154,8 @@ impl Shared {
 impl Disk {
     pub(super) fn new(used: Usage, max: Usage, floor: Arc<Floor>, memory: Arc<MemoryBudget>) -> Disk {
         let places = Arc::new(Semaphore::new(STREAMS_BUSY_MAX));
-        Disk { own: Shared::new(used, max, Some(floor), places), lent: None, open: HashMap::new(), memory }
+        let own = Shared::new(used, max, Some(floor), places);
+        Disk { own, lent: None, open: HashMap::new(), memory, numbers: Numbers::default() }
     }
 
     /// Directories that are lent besides.

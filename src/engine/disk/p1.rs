@@ -8,7 +8,7 @@ mod poll;
 
 use super::listing::{Entry, Reader, blocking};
 use super::p2::{Changes, NAME};
-use super::{Disk, Fs, OverBudget};
+use super::{Disk, Fs, Numbers, OverBudget};
 use crate::config::fixed::PATH_BYTES_MAX;
 use std::collections::HashMap;
 use std::fs::File;
@@ -157,6 +157,12 @@ impl P1 {
         Ok(())
     }
 
+    /// A file's status with the inode that the guest knows it by. Standard streams have none.
+    fn numbered(&self, stat: types::Filestat) -> types::Filestat {
+        let ino = if stat.ino == 0 { 0 } else { self.disk.numbers.of(stat.ino) };
+        types::Filestat { ino, ..stat }
+    }
+
     /// Opens, and begins to account for what was opened.
     async fn open(&mut self, mem: &mut GuestMemory<'_>, how: How) -> Result<Fd> {
         let How { dir, lookup, path, oflags, rights, inheriting, fdflags } = how;
@@ -230,38 +236,38 @@ struct Dirents {
     bytes: Vec<u8>,
     /// The most that the guest has room for.
     room: usize,
+    numbers: Numbers,
 }
 
 impl Dirents {
-    /// Those behind the first `cookie`, as far as there is `room`; the last one may be cut off. `most`: bytes of host memory.
+    /// Those behind the first `cookie`, as far as there is room; the last one may be cut off. `most`: bytes of host memory.
     fn read(
+        mut self,
         directory: &File,
         cookie: u64,
-        room: usize,
         most: usize,
     ) -> std::io::Result<std::result::Result<Vec<u8>, Errno>> {
-        let mut dirents = Dirents { bytes: vec![], room };
         let here = super::key(&directory.metadata()?);
         // As in wasmtime-wasi, both lead here.
         for (at, name) in [".", ".."].into_iter().enumerate().skip(usize::try_from(cookie).unwrap_or(usize::MAX)) {
             let next = if at == 0 { 1 } else { 2 };
-            dirents.push(next, &Entry { name: name.into(), kind: DescriptorType::Directory, key: here });
+            self.push(next, &Entry { name: name.into(), kind: DescriptorType::Directory, key: here });
         }
         let mut reader = Reader::open(directory)?;
         reader.skip(cookie.saturating_sub(2))?;
         let mut next = cookie.max(2);
-        while dirents.bytes.len() < room {
+        while self.bytes.len() < self.room {
             let Some(entry) = reader.next()? else { break };
             if std::str::from_utf8(&entry.name).is_err() {
                 return Ok(Err(Errno::Ilseq));
             }
             next = next.saturating_add(1);
-            dirents.push(next, &entry);
-            if dirents.bytes.len() > most {
+            self.push(next, &entry);
+            if self.bytes.len() > most {
                 return Ok(Err(Errno::Nomem));
             }
         }
-        Ok(Ok(dirents.bytes))
+        Ok(Ok(self.bytes))
     }
 
     /// WASI preview 1 `dirent`, and the name behind it.
@@ -277,7 +283,7 @@ impl Dirents {
         // A name is as long as the file system allows, some hundred bytes.
         let name_bytes = u32::try_from(entry.name.len()).unwrap_or(u32::MAX);
         self.bytes.extend_from_slice(&next.to_le_bytes());
-        self.bytes.extend_from_slice(&entry.key.to_le_bytes());
+        self.bytes.extend_from_slice(&self.numbers.of(entry.key).to_le_bytes());
         self.bytes.extend_from_slice(&name_bytes.to_le_bytes());
         self.bytes.extend_from_slice(&u32::from(kind as u8).to_le_bytes());
         self.bytes.extend_from_slice(&entry.name);
@@ -346,7 +352,6 @@ impl WasiSnapshotPreview1 for P1 {
         fn fd_advise(fd: Fd, offset: u64, len: u64, advice: types::Advice) -> Result<()>;
         fn fd_datasync(fd: Fd) -> Result<()>;
         fn fd_fdstat_get(fd: Fd) -> Result<types::Fdstat>;
-        fn fd_filestat_get(fd: Fd) -> Result<types::Filestat>;
         fn fd_filestat_set_times(fd: Fd, atim: u64, mtim: u64, flags: types::Fstflags) -> Result<()>;
         fn fd_pread(fd: Fd, iovs: types::IovecArray, offset: u64) -> Result<Size>;
         fn fd_read(fd: Fd, iovs: types::IovecArray) -> Result<Size>;
@@ -389,8 +394,9 @@ impl WasiSnapshotPreview1 for P1 {
         let fd = self.directory(mem, fd)?;
         let Descriptor::Dir(directory) = self.ctx.ctx().table.get(&fd)? else { return Err(Errno::Badf.into()) };
         let directory = Arc::clone(&directory.dir);
-        let (room, most) = (usize::try_from(buf_len)?, self.fuel);
-        let read = blocking(move || Dirents::read(&directory, cookie, room, most)).await;
+        let dirents = Dirents { bytes: vec![], room: usize::try_from(buf_len)?, numbers: self.disk.numbers.clone() };
+        let most = self.fuel;
+        let read = blocking(move || dirents.read(&directory, cookie, most)).await;
         let dirents = read.map_err(ErrorCode::from)??;
         let bytes = Size::try_from(dirents.len())?;
         mem.copy_from_slice(&dirents, buf.as_array(bytes))?;
@@ -481,7 +487,13 @@ impl WasiSnapshotPreview1 for P1 {
         path: GuestPtr<str>,
     ) -> Result<types::Filestat> {
         short(path)?;
-        self.ctx.path_filestat_get(mem, fd, flags, path).await
+        let stat = self.ctx.path_filestat_get(mem, fd, flags, path).await?;
+        Ok(self.numbered(stat))
+    }
+
+    async fn fd_filestat_get(&mut self, mem: &mut GuestMemory<'_>, fd: Fd) -> Result<types::Filestat> {
+        let stat = self.ctx.fd_filestat_get(mem, fd).await?;
+        Ok(self.numbered(stat))
     }
 
     async fn path_readlink(

@@ -4,7 +4,7 @@
 //! comes between a look at a path and the call that it is for; who else changes the directory can make the account wrong.
 
 use super::listing::Listing;
-use super::{Disk, OverBudget, Target, Usage, stream};
+use super::{Disk, Numbers, OverBudget, Target, Usage, stream};
 use crate::config::fixed::{PATH_BYTES_MAX, WRITE_CHARGED_BYTES};
 use std::sync::Arc;
 use wasmtime::component::{HasData, Resource};
@@ -69,8 +69,15 @@ pub(in crate::engine) struct Fs<'a> {
     pub(in crate::engine) disk: &'a mut Disk,
 }
 
+impl Numbers {
+    /// wasmtime-wasi's upper half says the same as its lower one.
+    fn of_hash(&self, hash: &MetadataHashValue) -> MetadataHashValue {
+        MetadataHashValue { lower: self.of(hash.lower), upper: self.of(hash.upper) }
+    }
+}
+
 /// Longer ones are not even copied.
-pub(super) fn short(path: &str) -> Result<(), ErrorCode> {
+fn short(path: &str) -> Result<(), ErrorCode> {
     if path.len() > PATH_BYTES_MAX { Err(ErrorCode::NameTooLong) } else { Ok(()) }
 }
 
@@ -244,7 +251,6 @@ impl HostDescriptor for Fs<'_> {
         async fn sync(fd: Fd) -> FsResult<()>;
         async fn stat(fd: Fd) -> FsResult<DescriptorStat>;
         async fn is_same_object(fd: Fd, other: Fd) -> wasmtime::Result<bool>;
-        async fn metadata_hash(fd: Fd) -> FsResult<MetadataHashValue>;
     }
 
     async fn stat_at(&mut self, fd: Fd, path_flags: PathFlags, path: String) -> FsResult<DescriptorStat> {
@@ -259,7 +265,13 @@ impl HostDescriptor for Fs<'_> {
 
     async fn metadata_hash_at(&mut self, fd: Fd, path_flags: PathFlags, path: String) -> FsResult<MetadataHashValue> {
         short(&path)?;
-        self.view.metadata_hash_at(fd, path_flags, path).await
+        let hash = self.view.metadata_hash_at(fd, path_flags, path).await?;
+        Ok(self.disk.numbers.of_hash(&hash))
+    }
+
+    async fn metadata_hash(&mut self, fd: Fd) -> FsResult<MetadataHashValue> {
+        let hash = self.view.metadata_hash(fd).await?;
+        Ok(self.disk.numbers.of_hash(&hash))
     }
 
     async fn set_times_at(

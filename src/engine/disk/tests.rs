@@ -8,7 +8,7 @@ use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystemView};
 use wasmtime_wasi::p2::bindings::filesystem::preopens::Host as _;
 use wasmtime_wasi::p2::bindings::filesystem::types::{
     DescriptorFlags, DirectoryEntryStream, ErrorCode, Host as _, HostDescriptor, HostDirectoryEntryStream,
-    NewTimestamp, OpenFlags, PathFlags,
+    MetadataHashValue, NewTimestamp, OpenFlags, PathFlags,
 };
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, StreamError};
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
@@ -412,8 +412,29 @@ fn a_file_without_a_name_is_closed_on_a_thread_that_may_block() {
 async fn a_key_is_wasmtimes_metadata_hash() {
     let mut world = World::new(1000);
     let fd = world.create("a").await;
-    let hash = fs!(world, fs => fs.metadata_hash(Resource::new_borrow(fd.rep())).await.unwrap());
+    let hash = fs!(world, fs => fs.view.metadata_hash(Resource::new_borrow(fd.rep())).await.unwrap());
     assert_eq!(world.disk.open[&fd.rep()].key, hash.lower);
+}
+
+#[tokio::test]
+async fn a_guest_knows_its_files_by_numbers_that_are_nobody_elses() {
+    let mut world = World::new(1000);
+    let (a, b) = (world.create("a").await, world.create("b").await);
+    std::fs::hard_link(world.directory.path().join("a"), world.directory.path().join("again")).unwrap();
+    let halves = |hash: MetadataHashValue| [hash.lower, hash.upper];
+    let number = async |world: &mut World, fd: &Resource<Descriptor>| {
+        halves(fs!(world, fs => fs.metadata_hash(Resource::new_borrow(fd.rep())).await.unwrap()))
+    };
+    let (of_a, of_b) = (number(&mut world, &a).await, number(&mut world, &b).await);
+    assert!(of_a[0] != of_b[0] && of_a[1] != of_b[1] && of_a[0] != of_a[1]);
+    let host = halves(fs!(world, fs => fs.view.metadata_hash(Resource::new_borrow(a.rep())).await.unwrap()));
+    assert!(!of_a.iter().any(|half| host.contains(half)));
+    let top = fs!(world, fs => fs.view.get_directories().unwrap().remove(0).0);
+    let again = fs!(world, fs => fs.metadata_hash_at(top, PathFlags::empty(), "again".into()).await.unwrap());
+    assert_eq!(halves(again), of_a, "two names of one file");
+    // The next run of it.
+    world.disk.numbers = Numbers::default();
+    assert_ne!(number(&mut world, &a).await[0], of_a[0]);
 }
 
 /// What the host does to a file is known at the next change of the guest's.
