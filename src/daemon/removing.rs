@@ -142,7 +142,15 @@ impl Supervisor {
             let launch = &record.launch;
             (record.run == run && launch.remove).then_some(launch.fresh || volumes)
         };
-        match self.remove_if(name, wanted).await {
+        let removed = match self.remove_if(name, wanted).await {
+            // What is not ours to remove keeps no record.
+            Err(error @ Error::Denied(_)) => {
+                tracing::warn!(instance = %name, "--rm: {error}");
+                self.remove_if(name, move |record| wanted(record).map(|_| false)).await
+            }
+            removed => removed,
+        };
+        match removed {
             // Somebody was faster, or runs it again; or the next daemon removes it.
             Ok(_) | Err(Error::NotFound(_) | Error::StillRunning(_) | Error::Stopping(_) | Error::ShuttingDown) => {}
             Err(error) => tracing::warn!(instance = %name, "--rm: {error}"),
@@ -177,8 +185,11 @@ impl Supervisor {
             }
         };
         for event in state.registry.decide_prune(self.0.limits.ended_max, before, now.wall) {
-            // One whose end is still being written down is not forgotten yet.
-            if !state.live.contains_key(&event.id) {
+            // One whose end is still being written down is not forgotten yet; what was run with --rm goes with its directory,
+            // and a name that is held is somebody's work already.
+            let goes_by_itself = state.registry.by_id(event.id).is_none_or(|record| record.launch.remove);
+            let held = state.live.contains_key(&event.id) || state.reserved.contains_key(&event.name.folded());
+            if !goes_by_itself && !held {
                 self.apply(state, event);
             }
         }

@@ -92,6 +92,38 @@ async fn after_kill_9_nothing_is_forgotten_and_policies_run_again() {
     assert_eq!(views(&cli).await["no"].ended_at, now["no"].ended_at);
 }
 
+/// More of them than records are kept: each goes with its directory, and not as a record that is one too many.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_goes_by_itself_goes_with_its_directory_also_if_it_is_one_too_many() {
+    let mut cli = Cli::alone();
+    let words = ["--listen", "127.0.0.1:0", "--modules", guests().to_str().unwrap(), "--keep", "1"];
+    let daemon = Foreground::start(&cli, &words);
+    cli.address = daemon.address();
+    let mut client = Client::connect(cli.address).await.unwrap();
+    let root = cli.directory.path().join("root");
+    for name in ["s1", "s2", "s3", "swapped"] {
+        client.run(&["--rm", "--name", name, "sleep"]).await.unwrap();
+    }
+    kill(daemon).await;
+    std::fs::rename(root.join("swapped"), root.join("away")).unwrap();
+    std::fs::create_dir(root.join("swapped")).unwrap();
+    let daemon = Foreground::start(&cli, &words);
+    cli.address = daemon.address();
+    wait_for(&cli, "all records go", BTreeMap::is_empty).await;
+    soon("the end of all removals", async {
+        while std::fs::read_dir(&root).unwrap().count() > 2 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert!(root.join("swapped").is_dir() && root.join("away").is_dir(), "what the daemon did not make stays");
+    assert_eq!(cli.run(&["shutdown"]).await.0, 0);
+    let database = rusqlite::Connection::open(cli.directory.path().join("state/state.db")).unwrap();
+    let rows = "SELECT (SELECT count(*) FROM removal), count(*), max(path) FROM workspace";
+    let left = database.query_row(rows, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
+    assert_eq!(left, (0, 1, root.join("swapped").to_str().unwrap().to_owned()));
+}
+
 /// What was called `ls` before that was a verb is shown, stopped and removed as ever; nothing new is called so.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_that_has_become_a_verb_can_still_be_stopped_and_removed() {
