@@ -4,6 +4,7 @@ use crate::api::door::{Door, Hall};
 use crate::config::{Config, TcpAuth};
 use crate::daemon::{Daemon, Supervisor};
 use crate::error::{Error, Result};
+pub use crate::transport::socket_path;
 use crate::transport::tls;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,11 +15,6 @@ pub struct Server {
     address: SocketAddr,
     socket: Option<PathBuf>,
     daemon: Daemon,
-}
-
-/// The socket beside the TCP port, in the state directory, which is the user's alone.
-pub fn socket_path(state_dir: &Path) -> PathBuf {
-    state_dir.join("coracle.sock")
 }
 
 /// Starts a daemon on the current runtime, which answers; guests get threads of their own.
@@ -38,7 +34,7 @@ pub async fn start(config: Config) -> Result<Server> {
     let daemon = Daemon::open(&config).await?;
     let (supervisor, tracker) = (daemon.supervisor().clone(), daemon.tracker());
     let hall = Hall::new(supervisor, config.limits, tracker.clone(), daemon.token().clone());
-    // The state directory is held by now, so whatever is at that path is nobody's any more.
+    // The state directory is held by now, so a socket at that path is nobody's any more.
     #[cfg(unix)]
     let socket = match listen_unix(&socket_path(daemon.state_dir())) {
         Ok((listener, path)) => {
@@ -77,9 +73,11 @@ fn check_exposure(listen: SocketAddr, auth: TcpAuth, tls: bool) -> Result<()> {
 
 #[cfg(unix)]
 fn listen_unix(path: &Path) -> std::io::Result<(tokio::net::UnixListener, PathBuf)> {
-    use std::os::unix::fs::PermissionsExt;
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+    use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+    match path.symlink_metadata() {
+        // What a daemon left that was killed.
+        Ok(meta) if meta.file_type().is_socket() => std::fs::remove_file(path)?,
+        // The bind says so of anything else that is there.
         _ => {}
     }
     let listener = tokio::net::UnixListener::bind(path)?;

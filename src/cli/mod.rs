@@ -220,7 +220,7 @@ fn target(args: &Connecting) -> Result<Target, Failure> {
         let address = ADDRESS_DEFAULT.parse().map_err(|e| Failure::new(format!("{ADDRESS_DEFAULT}: {e}")))?;
         #[cfg(unix)]
         let target = match state_dir() {
-            Some(directory) => Target::own(crate::server::socket_path(&directory), address),
+            Some(directory) => Target::own(crate::transport::socket_path(&directory), address),
             None => Target::tcp(address),
         };
         #[cfg(not(unix))]

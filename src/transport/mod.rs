@@ -8,6 +8,7 @@ pub mod token;
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -20,6 +21,11 @@ use tokio_rustls::TlsStream;
 /// How often a half-closed Unix socket is looked at: there is no event that tells it from a closed one.
 #[cfg(unix)]
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// The socket beside the TCP port, in the state directory, which is the user's alone.
+pub fn socket_path(state_dir: &Path) -> PathBuf {
+    state_dir.join("coracle.sock")
+}
 
 /// A connection.
 pub enum Stream {

@@ -241,6 +241,20 @@ async fn a_second_daemon_on_the_directory_leaves_the_first_alone() {
     assert_eq!(view.state, "stopped");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_socket_stays_where_the_socket_would_be() {
+    let mut daemon = Harness::start().await;
+    daemon.end().await;
+    let path = coracle::server::socket_path(&daemon.state);
+    assert!(!path.exists());
+    std::fs::write(&path, "mine").unwrap();
+    daemon.begin().await;
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine");
+    daemon.run_to_end(&["exit_7"]).await;
+    daemon.end().await;
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine");
+}
+
 /// A directory of its own on a file system of a few megabytes; unmounted when it goes.
 struct SmallDisk(tempfile::TempDir);
 

@@ -28,6 +28,9 @@ use writer::{Health, Job, Shared, Writer};
 /// Questions that are asked at a time: one is answered, and one is on its way.
 const QUESTIONS_MAX: usize = 2;
 
+/// Directories of files that rows know: what no row knows goes.
+const FOLDERS: [&str; 4] = ["modules", "incoming", "logs", "compiled"];
+
 /// A stored module's row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ModuleRow {
@@ -191,8 +194,8 @@ impl Store {
             Err(TryLockError::Error(e)) => return Err(io("cannot lock", &e)),
         }
         let connection = schema::open(directory)?;
-        for sub in ["modules", "incoming", "logs", "compiled"] {
-            make_private(&directory.join(sub)).map_err(|e| io("cannot make a directory in", &e))?;
+        for folder in FOLDERS {
+            make_private(&directory.join(folder)).map_err(|e| io("cannot make a directory in", &e))?;
         }
         let loaded = read(&connection).map_err(|e| {
             let path = schema::path(directory);

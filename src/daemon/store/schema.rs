@@ -113,13 +113,13 @@ pub(super) fn open(directory: &Path) -> Result<Connection> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             if let Some(left) = left_behind(directory) {
                 return Err(Error::Denied(format!(
-                    "{} is missing, but there is {}, so there was one; put it back (docs/operations.md), or move the \
-                     whole state directory away",
+                    "{} is missing, but there is {}; put it back (docs/operations.md), or give another --state-dir: a new \
+                     one has none of that",
                     path.display(),
                     left.display()
                 )));
             }
-            make(&path).map_err(failed)?;
+            make(directory).map_err(failed)?;
         }
         Err(e) => return Err(Error::io(format!("cannot look at {}", path.display()), &e)),
     }
@@ -173,42 +173,40 @@ pub(super) fn open_reader(directory: &Path) -> Result<Connection> {
         .map_err(|e| Error::io(format!("cannot open {}", path.display()), &e))
 }
 
-/// Something that only a daemon with a database has put there.
+/// Something that a new state directory does not have: a daemon with a database put it there, or somebody else did. Either
+/// way it would be removed or written over as what no row knows.
 fn left_behind(directory: &Path) -> Option<PathBuf> {
-    let wal = log_path(directory);
-    if wal.exists() {
-        return Some(wal);
+    let files = ["state.db-wal", "state.db-shm", "state.db-journal", "reserve"].map(|file| directory.join(file));
+    if let Some(file) = files.into_iter().find(|file| file.symlink_metadata().is_ok()) {
+        return Some(file);
     }
-    let reserve = directory.join("reserve");
-    if reserve.exists() {
-        return Some(reserve);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt;
+        let socket = crate::transport::socket_path(directory);
+        if socket.symlink_metadata().is_ok_and(|meta| !meta.file_type().is_socket()) {
+            return Some(socket);
+        }
     }
-    ["modules", "logs"]
+    super::FOLDERS
         .iter()
-        .map(|sub| directory.join(sub))
-        .find(|sub| std::fs::read_dir(sub).is_ok_and(|mut entries| entries.next().is_some()))
+        .map(|folder| directory.join(folder))
+        .find(|folder| std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some()))
 }
 
-/// Makes the file under another name first, so that a daemon that dies meanwhile leaves no half of one.
-fn make(path: &Path) -> rusqlite::Result<()> {
-    let unfinished = path.with_extension("new");
+/// Makes the file under another name first, so that a daemon that dies meanwhile leaves no half of one. A name that nothing
+/// else has: what is in the directory may be somebody's.
+fn make(directory: &Path) -> rusqlite::Result<()> {
     let unnamed = |e: std::io::Error| rusqlite::Error::ToSqlConversionFailure(Box::new(e));
-    if let Err(e) = std::fs::remove_file(&unfinished)
-        && e.kind() != std::io::ErrorKind::NotFound
-    {
-        return Err(unnamed(e));
-    }
-    let mut options = std::fs::File::options();
-    options.write(true).create_new(true);
-    // SQLite gives its other files the mode of this one.
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(&unfinished).map_err(unnamed)?;
-    let mut connection = Connection::open(&unfinished)?;
+    // For its owner alone, and SQLite gives its other files the mode of this one.
+    let unfinished =
+        tempfile::Builder::new().prefix("state-").suffix(".new").tempfile_in(directory).map_err(unnamed)?;
+    let mut connection = Connection::open(unfinished.path())?;
     connection.pragma_update(None, "application_id", APPLICATION_ID)?;
     migrate(&mut connection, 0)?;
     connection.close().map_err(|(_, e)| e)?;
-    std::fs::rename(&unfinished, path).map_err(unnamed)
+    unfinished.persist_noclobber(path(directory)).map_err(|e| unnamed(e.error))?;
+    Ok(())
 }
 
 fn version(connection: &Connection) -> rusqlite::Result<usize> {

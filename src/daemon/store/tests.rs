@@ -377,13 +377,33 @@ fn a_database_that_is_missing_is_told_and_not_made_anew() {
     assert!(dir.path().join("modules/ab").exists() && !dir.path().join("state.db").exists());
 }
 
-/// A daemon that died while it made its first database.
+/// Whoever names a directory that has files in it loses none: a daemon removes what no row of its database knows.
 #[test]
-fn half_of_a_new_database_is_thrown_away() {
+fn a_new_state_directory_takes_nothing_over_that_was_there() {
+    let here =
+        ["compiled/main.o", "compiled/link", "incoming/mail1", "modules/m", "logs/l", "state.db-journal", "reserve"];
+    let sockets: &[&str] = if cfg!(unix) { &["coracle.sock"] } else { &[] };
+    for file in here.iter().chain(sockets) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, "mine").unwrap();
+        let error = open(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("is missing, but there is"), "{file}: {error}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine", "{file}");
+        assert!(!dir.path().join("state.db").exists(), "{file}");
+    }
+}
+
+/// Half of a database that a daemon left when it died, or a file of somebody's: none is in the way.
+#[test]
+fn a_new_database_is_made_beside_what_is_there() {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("state.new"), "half").unwrap();
+    std::fs::write(dir.path().join("state.new"), "mine").unwrap();
     open(dir.path()).unwrap();
-    assert!(!dir.path().join("state.new").exists());
+    assert_eq!(std::fs::read_to_string(dir.path().join("state.new")).unwrap(), "mine");
+    let files = std::fs::read_dir(dir.path()).unwrap().flatten().map(|e| e.file_name().into_string().unwrap());
+    assert_eq!(files.filter(|file| file.starts_with("state")).count(), 2, "the database and that one");
 }
 
 #[cfg(unix)]
