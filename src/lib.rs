@@ -23,6 +23,8 @@ pub mod error;
 pub mod model;
 /// A daemon with its doors.
 pub mod server;
+/// The directory that a daemon keeps its state in, as a place.
+mod state_dir;
 /// What carries a connection, and whose its other end is.
 pub mod transport;
 

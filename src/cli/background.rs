@@ -3,6 +3,7 @@
 use super::{Failure, say};
 use crate::client::{Client, ClientError, Target};
 use crate::config;
+use crate::state_dir;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
@@ -74,19 +75,11 @@ fn start(address: SocketAddr) -> Result<String, Failure> {
 /// A log that is larger than this is begun anew, so that it stays small.
 const LOG_BYTES_MAX: u64 = 1024 * 1024;
 
-/// Where a daemon in the background writes its log.
+/// Where a daemon in the background writes its log. None where somebody else could have put what is there.
 fn log_file() -> Option<std::fs::File> {
     let directory = std::env::var_os("CORACLE_STATE_DIR").map(Into::into).or_else(config::state_dir_default)?;
-    let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(&directory).ok()?;
-    let mut options = std::fs::File::options();
-    options.create(true).append(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let file = options.open(directory.join("daemon.log")).ok()?;
+    state_dir::make(&directory).ok()?;
+    let file = state_dir::append(&directory, "daemon.log").ok()?;
     if file.metadata().ok()?.len() > LOG_BYTES_MAX {
         file.set_len(0).ok()?;
     }

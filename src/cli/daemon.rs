@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::daemon::{Supervisor, fence};
 use crate::model::escape;
 use crate::server;
+use crate::state_dir;
 use clap::{Args, ValueEnum};
 use std::borrow::Cow;
 use std::io::Write;
@@ -65,10 +66,7 @@ fn fence(config: &mut Config) -> Result<(), Failure> {
     let state_dir =
         config.state_dir().ok_or_else(|| Failure::new("there is no home directory: give --state-dir DIR"))?;
     // What is not there cannot be let through. If this fails, so does what comes behind it, and says why.
-    let mut private = std::fs::DirBuilder::new();
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(private.recursive(true), 0o700);
-    let _told_later = (private.create(&state_dir), std::fs::create_dir_all(&config.root));
+    let _told_later = (state_dir::make(&state_dir), std::fs::create_dir_all(&config.root));
     config.fenced = Some(fence::raise(config, &state_dir)?);
     Ok(())
 }

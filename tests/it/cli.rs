@@ -302,6 +302,36 @@ async fn a_run_starts_a_daemon_where_none_is_and_says_so_once() {
     .await;
 }
 
+/// Where others may put something, the log of a daemon in the background would be written wherever they want it.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_of_a_daemon_in_the_background_is_no_file_of_somebody_elses() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let cli = Cli::alone();
+    let at = |path: &str| cli.directory.path().join(path);
+    let precious = vec![b'x'; 2 << 20];
+    std::fs::write(at("precious"), &precious).unwrap();
+    std::fs::create_dir(at("state")).unwrap();
+    symlink(at("precious"), at("state/daemon.log")).unwrap();
+    for mode in [0o777, 0o1777] {
+        std::fs::set_permissions(at("state"), PermissionsExt::from_mode(mode)).unwrap();
+        let (code, _, err) = cli.run(&["run", "hello"]).await;
+        assert!(code == 125 && err.contains("others may write to the state directory"), "{err}");
+        assert!(std::fs::read(at("precious")).unwrap() == precious, "{mode:o}: it is as it was");
+    }
+    // In a directory of our own a link is none of the daemon's making either; nor is the directory, if a link leads to it.
+    std::fs::set_permissions(at("state"), PermissionsExt::from_mode(0o700)).unwrap();
+    assert_eq!(cli.run(&["run", "hello"]).await.0, 0);
+    assert!(std::fs::read(at("precious")).unwrap() == precious);
+    assert_eq!(cli.run(&["shutdown"]).await.0, 0);
+    std::fs::rename(at("precious"), at("state/daemon.log")).unwrap();
+    std::fs::rename(at("state"), at("elsewhere")).unwrap();
+    symlink(at("elsewhere"), at("state")).unwrap();
+    assert_eq!(cli.run(&["run", "hello", "again"]).await.0, 0);
+    assert!(std::fs::read(at("elsewhere/daemon.log")).unwrap() == precious);
+    assert_eq!(cli.run(&["shutdown"]).await.0, 0);
+}
+
 /// Several find no daemon at the same moment: each gets its answer, from the one that was first.
 #[tokio::test(flavor = "multi_thread")]
 async fn runs_that_start_a_daemon_at_once_share_it() {

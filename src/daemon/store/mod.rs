@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::model::event::{Event, EventView};
 use crate::model::instance::{InstanceId, Record, Timestamp};
 use crate::model::reply::RunView;
+use crate::state_dir;
 use rusqlite::Connection;
 use std::collections::HashSet;
 use std::fs::{File, TryLockError};
@@ -176,7 +177,7 @@ impl Store {
     /// program; [`Error::Io`]. Nothing is ever replaced by something empty.
     pub(super) fn open(directory: &Path, durability: Durability, limits: &Limits) -> Result<Store> {
         let io = |what: &str, e: &dyn std::fmt::Display| Error::io(format!("{what} {}", directory.display()), e);
-        make_private(directory).map_err(|e| io("cannot make the state directory", &e))?;
+        state_dir::make(directory).map_err(|e| io("cannot make the state directory", &e))?;
         check_private(directory)?;
         let mut options = File::options();
         options.create(true).truncate(false).write(true);
@@ -195,7 +196,7 @@ impl Store {
         }
         let connection = schema::open(directory)?;
         for folder in FOLDERS {
-            make_private(&directory.join(folder)).map_err(|e| io("cannot make a directory in", &e))?;
+            state_dir::make(&directory.join(folder)).map_err(|e| io("cannot make a directory in", &e))?;
         }
         let loaded = read(&connection).map_err(|e| {
             let path = schema::path(directory);
@@ -562,22 +563,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn make_private(directory: &Path) -> std::io::Result<()> {
-    let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(directory)
-}
-
 /// Refuses a state directory that somebody else could have written to.
 fn check_private(directory: &Path) -> Result<()> {
     #[cfg(unix)]
     {
-        use std::os::unix::fs::MetadataExt;
-        let meta =
-            directory.metadata().map_err(|e| Error::io(format!("cannot look at {}", directory.display()), &e))?;
-        if meta.uid() != rustix::process::geteuid().as_raw() || meta.mode() & 0o022 != 0 {
+        let private = File::open(directory).and_then(|directory| state_dir::is_private(&directory));
+        if !private.map_err(|e| Error::io(format!("cannot look at {}", directory.display()), &e))? {
             return Err(Error::Denied(format!(
                 "others may write to the state directory {}; make it yours alone (chmod 700) or give another --state-dir",
                 directory.display()
