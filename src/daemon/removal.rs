@@ -28,17 +28,32 @@ pub(super) fn set_aside(path: &Path, grave: &Path, device: u64, inode: u64) -> R
     }
 }
 
-/// Removes the directory `grave`, if it is ours with this device and inode, and all below it. No `grave`: done already.
+/// Removes the directory `grave`, if it is ours with this device and inode, and all below it. `false`: it is not there, and
+/// neither is the device that it would be on, so nothing is known of it.
 ///
 /// # Errors
 ///
 /// [`ErrorKind::PermissionDenied`] if something else stands at `grave`: it stays as it is. Else what could not go, and
 /// why (a mount point, another owner, entries that kept appearing): the rest is gone, and a later call goes on there.
-pub(super) fn remove_tree(grave: &Path, device: u64, inode: u64) -> Result<()> {
+pub(super) fn remove_tree(grave: &Path, device: u64, inode: u64) -> Result<bool> {
     match imp::remove_tree(grave, device, inode) {
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
-        removed => removed,
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(is_on(grave.parent(), device)),
+        removed => removed.map(|()| true),
     }
+}
+
+/// Whether nothing is at `path`.
+pub(super) fn is_missing(path: &Path) -> bool {
+    path.symlink_metadata().is_err_and(|e| e.kind() == ErrorKind::NotFound)
+}
+
+/// Whether a directory is there, and on this device: what is missing in it is gone, and not only not mounted.
+pub(super) fn is_on(directory: Option<&Path>, device: u64) -> bool {
+    let Some(meta) = directory.and_then(|directory| directory.metadata().ok()) else { return false };
+    #[cfg(unix)]
+    return std::os::unix::fs::MetadataExt::dev(&meta) == device;
+    #[cfg(not(unix))]
+    return meta.is_dir() && device == 0;
 }
 
 fn not_ours(path: &Path) -> Error {
@@ -328,13 +343,13 @@ mod tests {
         let (root, grave, meta) = (path.parent().unwrap(), path.with_file_name("grave"), fs::metadata(path).unwrap());
         assert!(set_aside(path, &grave, meta.dev(), meta.ino()).unwrap());
         let thread = std::thread::Builder::new().stack_size(64 << 10);
-        let removal = thread.spawn(move || remove_tree(&grave, meta.dev(), meta.ino())).unwrap();
+        let removal = thread.spawn(move || assert!(remove_tree(&grave, meta.dev(), meta.ino()).unwrap())).unwrap();
         while !removal.is_finished() {
             let open = fs::read_dir("/proc/self/fd").unwrap().flatten().filter_map(|fd| fs::read_link(fd.path()).ok());
             assert!(open.filter(|to| to.starts_with(root)).count() <= 4);
             std::thread::park_timeout(std::time::Duration::from_micros(100));
         }
-        removal.join().unwrap().unwrap();
+        removal.join().unwrap();
         assert!(path.symlink_metadata().is_err() && path.with_file_name("grave").symlink_metadata().is_err());
     }
 
@@ -452,7 +467,11 @@ mod tests {
             assert!(at.symlink_metadata().is_ok() && path.join("inside").exists() && !grave.exists());
         }
         assert_eq!(aside(&nothing, inode), Ok(false));
-        remove_tree(&nothing, device, inode).unwrap();
+        assert!(remove_tree(&nothing, device, inode).unwrap());
+        assert!(
+            !remove_tree(&nothing, device + 1, inode).unwrap()
+                && !remove_tree(&nothing.join("x"), device, inode).unwrap()
+        );
         fs::create_dir(&grave).unwrap();
         assert_eq!(aside(&path, inode), Err(ErrorKind::AlreadyExists));
         assert!(grave.is_dir() && fs::metadata(&path).unwrap().ino() == inode);

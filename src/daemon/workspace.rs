@@ -239,7 +239,9 @@ impl Workspaces {
             }
             Some(_) => return Err(not_ours_to_remove(&path)),
             None => {
-                self.store.note(forget(&path));
+                if identity == Identity::INTENDED || removal::is_on(path.parent(), identity.device) {
+                    self.store.note(forget(&path));
+                }
                 return Ok(None);
             }
         }
@@ -281,8 +283,11 @@ impl Workspaces {
         let failed = |e: std::io::Error| Error::io(format!("cannot remove {grave}"), &e);
         // If nothing is there, a daemon died before it moved the directory, and before it answered: then the instance has it
         // still. What is at its old path now is never looked for: the inode may be another directory's by now.
-        removal::remove_tree(Path::new(grave), *device, *inode).map_err(failed)?;
-        self.store.note(Change::ForgetRemoval(grave.clone()));
+        if removal::remove_tree(Path::new(grave), *device, *inode).map_err(failed)? {
+            self.store.note(Change::ForgetRemoval(grave.clone()));
+        } else {
+            tracing::debug!(grave, "the file system that it is on is not mounted");
+        }
         Ok(())
     }
 

@@ -8,7 +8,7 @@ mod schema;
 mod writer;
 
 use crate::config::{Durability, Limits, fixed};
-use crate::daemon::blocking;
+use crate::daemon::{blocking, removal};
 use crate::error::{Error, Result};
 use crate::model::event::{Event, EventView};
 use crate::model::instance::{InstanceId, Record, Timestamp};
@@ -17,7 +17,6 @@ use crate::state_dir;
 use rusqlite::Connection;
 use std::collections::HashSet;
 use std::fs::{File, TryLockError};
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Sender};
@@ -510,14 +509,19 @@ impl Store {
         self.ask(|c| rows::workspace(c, &path.to_string_lossy()))
     }
 
-    /// Forgets directories that are no longer there, so that what is written down does not grow for ever.
+    /// Forgets directories that are no longer there, so that what is written down does not grow for ever; and not those of a
+    /// file system that is not mounted.
     ///
     /// # Errors
     ///
     /// [`Error::Io`].
     pub(super) fn forget_lost_workspaces(&self) -> Result<()> {
-        let mut paths = self.ask(rows::workspace_paths)?;
-        paths.retain(|path| Path::new(path).symlink_metadata().is_err_and(|e| e.kind() == ErrorKind::NotFound));
+        let lost = self.ask(rows::workspaces)?.into_iter().filter(|(path, identity)| {
+            let path = Path::new(path);
+            removal::is_missing(path)
+                && (*identity == Identity::INTENDED || removal::is_on(path.parent(), identity.device))
+        });
+        let paths: Vec<String> = lost.map(|(path, _)| path).collect();
         tracing::debug!(forgotten = paths.len(), "directories that are gone");
         if !paths.is_empty() {
             self.note(Change::ForgetWorkspaces(paths));

@@ -378,14 +378,18 @@ fn bits(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
 /// Which directory a path led to.
 pub(super) fn workspace(connection: &Connection, path: &str) -> rusqlite::Result<Option<Identity>> {
     let mut statement = connection.prepare_cached("SELECT device, inode, born FROM workspace WHERE path = ?1")?;
-    let identity = |row: &Row<'_>| Ok(Identity { device: bits(row, 0)?, inode: bits(row, 1)?, born: bits(row, 2)? });
     statement.query_row([path], identity).optional()
 }
 
-/// Every path that is written down.
-pub(super) fn workspace_paths(connection: &Connection) -> rusqlite::Result<Vec<String>> {
-    let mut statement = connection.prepare("SELECT path FROM workspace")?;
-    statement.query_map([], |row| row.get(0))?.collect()
+/// Every path that is written down, and which directory it led to.
+pub(super) fn workspaces(connection: &Connection) -> rusqlite::Result<Vec<(String, Identity)>> {
+    let mut statement = connection.prepare("SELECT device, inode, born, path FROM workspace")?;
+    statement.query_map([], |row| Ok((row.get(3)?, identity(row)?)))?.collect()
+}
+
+/// The columns device, inode, born.
+fn identity(row: &Row<'_>) -> rusqlite::Result<Identity> {
+    Ok(Identity { device: bits(row, 0)?, inode: bits(row, 1)?, born: bits(row, 2)? })
 }
 
 /// Every directory that is being removed.

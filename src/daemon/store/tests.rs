@@ -89,20 +89,38 @@ fn what_was_stored_is_there_again() {
     assert_eq!(store.modules().unwrap(), [row("app", true)]);
     assert_eq!(store.workspace(Path::new("/tmp/x")).unwrap(), Some(identity));
     assert_eq!(store.workspace(Path::new("/tmp/y")).unwrap(), None);
-    let here = dir.path().to_string_lossy().into_owned();
-    store.note(Change::PutWorkspace(here, identity));
-    store
-        .submit(Change::PutWorkspace(dir.path().join("gone").to_string_lossy().into_owned(), identity), false)
-        .wait()
-        .unwrap();
-    store.forget_lost_workspaces().unwrap();
     let removal = Removal { grave: "g".into(), path: "p".into(), device: u64::MAX, inode: 1 << 63 };
     store.submit(Change::PutRemoval(removal.clone()), false).wait().unwrap();
-    assert_eq!(store.workspace(dir.path()).unwrap(), Some(identity));
-    assert_eq!(store.workspace(&dir.path().join("gone")).unwrap(), None);
     assert_eq!(store.removals().unwrap(), [removal]);
     store.submit(Change::ForgetRemoval("g".into()), false).wait().unwrap();
     assert!(store.removals().unwrap().is_empty());
+}
+
+/// A root that is mounted later is not one that was emptied.
+#[cfg(unix)]
+#[test]
+fn a_directory_is_forgotten_if_it_is_gone_and_not_if_its_file_system_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let device = std::os::unix::fs::MetadataExt::dev(&dir.path().metadata().unwrap());
+    let known = |device| Identity { device, inode: 1, born: 1 };
+    let store = open(&dir.path().join("state")).unwrap();
+    let rows = [
+        ("state", known(device), true),
+        ("gone", known(device), false),
+        ("intended", Identity::INTENDED, false),
+        ("elsewhere", known(device + 1), true),
+        ("not-mounted/a", known(device), true),
+    ];
+    for (path, identity, _) in rows {
+        store.note(Change::PutWorkspace(dir.path().join(path).to_string_lossy().into_owned(), identity));
+    }
+    // The first to see that they are written down, the second that they are forgotten.
+    store.submit(Change::ForgetWorkspaces(vec![]), false).wait().unwrap();
+    store.forget_lost_workspaces().unwrap();
+    store.submit(Change::ForgetWorkspaces(vec![]), false).wait().unwrap();
+    for (path, identity, stays) in rows {
+        assert_eq!(store.workspace(&dir.path().join(path)).unwrap(), stays.then_some(identity), "{path}");
+    }
 }
 
 /// Checkpoints end behind the end of the log as long as somebody writes; the writer has to finish one by itself.

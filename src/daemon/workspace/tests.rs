@@ -291,3 +291,43 @@ fn a_root_that_no_row_can_hold_is_refused() {
     assert!(refused.to_string().contains("UTF-8"), "{refused}");
     assert!(!root.exists());
 }
+
+/// The root is mounted after the daemon began: what is on it is still there, and still the daemon's.
+#[test]
+fn what_is_not_mounted_is_neither_forgotten_nor_taken_for_removed() {
+    let fixture = Fixture::new();
+    let workspaces = fixture.open();
+    for n in ["a", "b"] {
+        drop(workspaces.open(&name(n)).unwrap());
+    }
+    settle(&workspaces);
+    let buried = workspaces.bury(&name("b")).unwrap().unwrap();
+    settle(&workspaces);
+    drop(workspaces);
+    let mounted = fixture.root.with_extension("mounted");
+    std::fs::rename(&fixture.root, &mounted).unwrap();
+    {
+        // As if what is there now were on another device than the rows say.
+        let store = open_store(&fixture.state);
+        let known = store.workspace(&fixture.root.join("a")).unwrap().unwrap();
+        let elsewhere = Identity { device: known.device + 1, ..known };
+        store.submit(put(&fixture.root.join("a"), elsewhere), false).wait().unwrap();
+        let moved = Removal { device: buried.device + 1, ..buried.clone() };
+        store.submit(Change::PutRemoval(moved), false).wait().unwrap();
+    }
+    let workspaces = fixture.open();
+    let [left] = workspaces.store.removals().unwrap().try_into().unwrap();
+    workspaces.dig(&left).unwrap();
+    assert!(workspaces.bury(&name("a")).unwrap().is_none());
+    settle(&workspaces);
+    assert!(workspaces.store.workspace(&fixture.root.join("a")).unwrap().is_some());
+    assert_eq!(workspaces.store.removals().unwrap(), std::slice::from_ref(&left));
+    // Back again, as it was.
+    workspaces.store.submit(Change::PutRemoval(buried.clone()), false).wait().unwrap();
+    std::fs::remove_dir(&fixture.root).unwrap();
+    std::fs::rename(&mounted, &fixture.root).unwrap();
+    workspaces.dig(&buried).unwrap();
+    settle(&workspaces);
+    assert_eq!(workspaces.store.removals().unwrap(), []);
+    assert!(!Path::new(&buried.grave).exists());
+}
