@@ -195,8 +195,9 @@ impl Workspaces {
                 self.store.note(put(&path, identity));
             }
             Some(known) if !made && !known.is(identity) => return Err(not_ours(&path)),
-            // An earlier version did not write the birth down.
-            Some(known) if !made && (known.born != 0 || identity.born == 0) => {}
+            // An earlier version did not write the birth down, and a file system may have another device number by now. A birth
+            // that is known is not forgotten.
+            Some(known) if !made && (known == identity || identity.born == 0) => {}
             // Before the run that it is for, in the same queue.
             _ => self.store.note(put(&path, identity)),
         }
@@ -226,11 +227,11 @@ impl Workspaces {
         let text = path.to_string_lossy().into_owned();
         let Some(identity) = self.store.workspace(&path)? else { return Ok(None) };
         self.known().remove(&path);
-        match self
+        let Identity { device, inode, .. } = match self
             .open_checked(&path)
             .map_err(|e| if e.code() == Code::Denied { not_ours_to_remove(&path) } else { e })?
         {
-            Some((_, found)) if found.is(identity) => {}
+            Some((_, found)) if found.is(identity) => found,
             // Made for a run that did not come to it.
             Some(_) if identity == Identity::INTENDED && is_empty(&path)? => {
                 std::fs::remove_dir(&path).map_err(|e| Error::io(format!("cannot remove {text}"), &e))?;
@@ -244,8 +245,7 @@ impl Workspaces {
                 }
                 return Ok(None);
             }
-        }
-        let Identity { device, inode, .. } = identity;
+        };
         for _ in 0..GRAVES_TRIED_MAX {
             let grave = self.root.join(grave_name());
             let removal = Removal { grave: grave.to_string_lossy().into_owned(), path: text.clone(), device, inode };

@@ -47,7 +47,7 @@ pub(super) struct ModuleRow {
 /// Which directory a path led to when it was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Identity {
-    /// `st_dev`.
+    /// `st_dev`, as it was when the directory was last opened.
     pub device: u64,
     /// `st_ino`.
     pub inode: u64,
@@ -60,10 +60,13 @@ impl Identity {
     /// Written down before a directory is made: no directory is this one.
     pub(super) const INTENDED: Identity = Identity { device: 0, inode: 0, born: 0 };
 
-    /// Whether both are one directory, as far as is known of them.
+    /// Whether both are one directory, as far as is known of them. Many file systems get another device number when they are
+    /// mounted again (btrfs, overlayfs, NFS), so it counts only where the birth does not tell.
     pub(super) fn is(self, other: Identity) -> bool {
-        let born = self.born == other.born || self.born == 0 || other.born == 0;
-        born && (self.device, self.inode) == (other.device, other.inode)
+        match self.born == 0 || other.born == 0 {
+            true => (self.device, self.inode) == (other.device, other.inode),
+            false => (self.inode, self.born) == (other.inode, other.born),
+        }
     }
 }
 

@@ -141,6 +141,38 @@ fn a_directory_of_unknown_birth_is_ours_and_its_birth_is_written_down() {
     assert_eq!(workspaces.store.workspace(&path).unwrap(), Some(known));
 }
 
+/// After a reboot, on btrfs or NFS: it is the same directory by its inode and its birth.
+#[test]
+fn a_file_system_with_another_device_number_has_the_same_directories() {
+    let fixture = Fixture::new();
+    let path = fixture.root.join("a");
+    let change = |to: fn(Identity) -> Identity| {
+        let store = open_store(&fixture.state);
+        let known = store.workspace(&path).unwrap().unwrap();
+        store.submit(put(&path, to(known)), false).wait().unwrap();
+        known
+    };
+    drop(fixture.open().open(&name("a")).unwrap());
+    let known = change(|known| Identity { device: known.device + 1, ..known });
+    if known.born != 0 {
+        let workspaces = fixture.open();
+        drop(workspaces.open(&name("a")).unwrap());
+        settle(&workspaces);
+        assert_eq!(workspaces.store.workspace(&path).unwrap(), Some(known), "as it is now");
+        drop(workspaces);
+        change(|known| Identity { device: known.device + 1, ..known });
+        let workspaces = fixture.open();
+        let removal = workspaces.bury(&name("a")).unwrap().unwrap();
+        workspaces.dig(&removal).unwrap();
+        assert!(!path.exists() && !Path::new(&removal.grave).exists());
+        drop(workspaces.open(&name("a")).unwrap());
+        drop(workspaces);
+    }
+    // Without a birth the device is what there is to go by.
+    change(|known| Identity { device: known.device + 1, born: 0, ..known });
+    assert!(matches!(fixture.open().open(&name("a")), Err(Error::Denied(_))));
+}
+
 /// Between the look and the guest: what is lent and counted is what was looked at, not what its path leads to by then.
 #[cfg(target_os = "linux")]
 #[test]
