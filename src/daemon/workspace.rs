@@ -60,6 +60,13 @@ impl Workspace {
 }
 
 impl Workspace {
+    /// Whether nothing is in it. Where no handle vouches for it, what `path` leads to.
+    fn is_empty(&self, path: &Path) -> Result<bool> {
+        let entries = std::fs::read_dir(self.lend().as_deref().unwrap_or(path));
+        let mut entries = entries.map_err(|e| Error::io(format!("cannot read {}", path.display()), &e))?;
+        Ok(entries.next().is_none())
+    }
+
     /// Counts what is in it. `None`: nothing is, for it was made just now.
     pub(super) fn scan(&self) -> Option<Scan> {
         if self.made {
@@ -90,8 +97,8 @@ impl Workspaces {
     ///
     /// # Errors
     ///
-    /// [`Error::Denied`] if others could swap what is in `root`: it has to be ours, or sticky like `/tmp`; or if its path is not
-    /// UTF-8; [`Error::Io`].
+    /// [`Error::Denied`] if others could swap what is in `root`: it has to be ours or root's, and sticky like `/tmp` if others
+    /// write to it; or if its path is not UTF-8; [`Error::Io`].
     pub(super) fn new(root: &Path, store: Arc<Store>) -> Result<Workspaces> {
         let root = std::path::absolute(root).map_err(|e| Error::io(format!("no such root {}", root.display()), &e))?;
         if root.to_str().is_none() {
@@ -159,6 +166,11 @@ impl Workspaces {
     ///
     /// [`Error::Denied`] if something that is not ours stands there; it is not touched. [`Error::Io`].
     pub(super) fn open(&self, name: &Name) -> Result<Workspace> {
+        self.open_or_make(name, make_directory)
+    }
+
+    /// [`Workspaces::open`], made by `make`.
+    fn open_or_make(&self, name: &Name, make: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<Workspace> {
         let path = self.path(name);
         let known = self.store.workspace(&path)?;
         if known.is_none() {
@@ -170,7 +182,7 @@ impl Workspaces {
             None | Some(Identity::INTENDED) => self.store.submit(forget(&path), false).wait(),
             Some(_) => Ok(()),
         };
-        let made = match make_directory(&path) {
+        let made = match make(&path) {
             Ok(()) => true,
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => false,
             Err(e) => {
@@ -186,10 +198,15 @@ impl Workspaces {
             forget_intent()?;
             return Err(Error::io(format!("cannot open {}", path.display()), &"it was removed at the same moment"));
         };
+        if made && !workspace.is_empty(&path)? {
+            // Not what was made a moment ago.
+            forget_intent()?;
+            return Err(not_ours(&path));
+        }
         match known {
             Some(known) if !made && known == Identity::INTENDED => {
                 // Ours, from a daemon that died in between; then nobody has used it yet.
-                if !is_empty(&path)? {
+                if !workspace.is_empty(&path)? {
                     return Err(not_ours(&path));
                 }
                 self.store.note(put(&path, identity));
@@ -233,7 +250,7 @@ impl Workspaces {
         {
             Some((_, found)) if found.is(identity) => found,
             // Made for a run that did not come to it.
-            Some(_) if identity == Identity::INTENDED && is_empty(&path)? => {
+            Some((found, _)) if identity == Identity::INTENDED && found.is_empty(&path)? => {
                 std::fs::remove_dir(&path).map_err(|e| Error::io(format!("cannot remove {text}"), &e))?;
                 self.store.note(forget(&path));
                 return Ok(None);
@@ -365,11 +382,6 @@ fn forget(path: &Path) -> Change {
     Change::ForgetWorkspaces(vec![path.to_string_lossy().into_owned()])
 }
 
-fn is_empty(path: &Path) -> Result<bool> {
-    let mut entries = std::fs::read_dir(path).map_err(|e| Error::io(format!("cannot read {}", path.display()), &e))?;
-    Ok(entries.next().is_none())
-}
-
 fn make_directory(path: &Path) -> std::io::Result<()> {
     let builder = std::fs::DirBuilder::new();
     #[cfg(unix)]
@@ -403,11 +415,13 @@ fn check_root(root: &Path) -> Result<()> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt;
+        // Sticky keeps everybody from it but the owner of the root (inode(7)).
         let ours = meta.uid() == rustix::process::geteuid().as_raw() || meta.uid() == 0;
         let sticky = meta.mode() & 0o1000 != 0;
-        if !(sticky || ours && meta.mode() & 0o022 == 0) {
+        if !(ours && (sticky || meta.mode() & 0o022 == 0)) {
             return Err(Error::Denied(format!(
-                "others could swap directories in the root {}; it has to be yours alone, or sticky as /tmp is (chmod +t)",
+                "others could swap directories in the root {}; it has to be yours or root's, and for nobody else to write to \
+                 or sticky as /tmp is (chmod +t)",
                 root.display()
             )));
         }

@@ -313,6 +313,43 @@ fn a_root_that_others_may_change_has_to_be_sticky() {
     Workspaces::new(&fixture.root, store).unwrap();
 }
 
+/// Sticky or not: who owns the root may swap what is in it.
+#[test]
+fn a_root_of_somebody_elses_is_refused() {
+    const NOBODY: u32 = 65_534;
+    let fixture = Fixture::new();
+    let store = Arc::new(open_store(&fixture.state));
+    std::fs::create_dir(&fixture.root).unwrap();
+    if std::os::unix::fs::chown(&fixture.root, Some(NOBODY), Some(NOBODY)).is_err() {
+        // Needs root.
+        return;
+    }
+    for mode in [0o1777, 0o1755, 0o700] {
+        std::fs::set_permissions(&fixture.root, std::fs::Permissions::from_mode(mode)).unwrap();
+        let refused = Workspaces::new(&fixture.root, Arc::clone(&store)).unwrap_err();
+        assert!(matches!(refused, Error::Denied(_)), "{mode:o}: {refused}");
+    }
+}
+
+/// What was made is empty; what stands there a moment later need not be it.
+#[test]
+fn a_directory_that_is_swapped_as_soon_as_it_is_made_is_refused() {
+    let fixture = Fixture::new();
+    let workspaces = fixture.open();
+    let (path, other) = (fixture.root.join("a"), fixture.root.join("other"));
+    make_directory(&other).unwrap();
+    std::fs::write(other.join("file"), "mine").unwrap();
+    let swapped = workspaces.open_or_make(&name("a"), |path| {
+        make_directory(path)?;
+        std::fs::rename(path, fixture.root.join("away"))?;
+        std::fs::rename(&other, path)
+    });
+    assert!(matches!(swapped, Err(Error::Denied(_))), "{swapped:?}");
+    assert_eq!(workspaces.store.workspace(&path).unwrap(), None, "and it is not written down as ours");
+    assert!(matches!(workspaces.open(&name("a")), Err(Error::Denied(_))));
+    assert_eq!(std::fs::read_to_string(path.join("file")).unwrap(), "mine");
+}
+
 /// What could not be found again by its row would never be removed.
 #[test]
 fn a_root_that_no_row_can_hold_is_refused() {
