@@ -7,10 +7,10 @@ use crate::daemon::usage;
 use crate::engine::Scan;
 use crate::error::{Code, Error, Result};
 use crate::model::name::Name;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Directories that are kept at hand; behind that the store is asked again.
 const KNOWN_MAX: usize = 65_536;
@@ -25,6 +25,23 @@ pub(super) struct Workspaces {
     store: Arc<Store>,
     /// Directories that this daemon has used: what the store says of them, at hand.
     known: Mutex<HashMap<PathBuf, Identity>>,
+    /// Names, folded, whose directories are being made or moved away. Not the supervisor's reservation: that goes with its
+    /// client, and a thread that waits for the disk goes on.
+    busy: Mutex<HashSet<String>>,
+    idle: Condvar,
+}
+
+/// The only one who changes what a name leads to.
+struct Turn<'a> {
+    workspaces: &'a Workspaces,
+    folded: String,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.workspaces.busy().remove(&self.folded);
+        self.workspaces.idle.notify_all();
+    }
 }
 
 /// An instance's directory, verified and open. The handle keeps it the same directory, whatever its path leads to later.
@@ -111,7 +128,7 @@ impl Workspaces {
             .map_err(|e| Error::io(format!("cannot make the root {}", root.display()), &e))?;
         check_root(&root)?;
         store.forget_lost_workspaces()?;
-        Ok(Workspaces { root, store, known: Mutex::default() })
+        Ok(Workspaces { root, store, known: Mutex::default(), busy: Mutex::default(), idle: Condvar::new() })
     }
 
     /// Where the directories are.
@@ -145,6 +162,21 @@ impl Workspaces {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn busy(&self) -> MutexGuard<'_, HashSet<String>> {
+        // A set that no statement leaves half changed.
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until nobody else changes what `name` leads to.
+    fn turn(&self, name: &Name) -> Turn<'_> {
+        let folded = name.folded();
+        let mut busy = self.busy();
+        while !busy.insert(folded.clone()) {
+            busy = self.idle.wait(busy).unwrap_or_else(PoisonError::into_inner);
+        }
+        Turn { workspaces: self, folded }
+    }
+
     /// Opens a directory that this daemon has used before. `None`: it has not, or the directory is gone.
     ///
     /// # Errors
@@ -172,6 +204,7 @@ impl Workspaces {
     /// [`Workspaces::open`], made by `make`.
     fn open_or_make(&self, name: &Name, make: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<Workspace> {
         let path = self.path(name);
+        let _turn = self.turn(name);
         let known = self.store.workspace(&path)?;
         if known.is_none() {
             // The intent first: whatever ends us before the rest is written, the directory is known to be ours.
@@ -241,6 +274,7 @@ impl Workspaces {
     /// name first would keep the directory from being removed.
     fn bury_in(&self, name: &Name, mut grave_name: impl FnMut() -> String) -> Result<Option<Removal>> {
         let path = self.path(name);
+        let _turn = self.turn(name);
         let text = path.to_string_lossy().into_owned();
         let Some(identity) = self.store.workspace(&path)? else { return Ok(None) };
         self.known().remove(&path);

@@ -350,6 +350,29 @@ fn a_directory_that_is_swapped_as_soon_as_it_is_made_is_refused() {
     assert_eq!(std::fs::read_to_string(path.join("file")).unwrap(), "mine");
 }
 
+/// A client that left has let go of the name, and what it began waits for the disk all the same: whoever comes next waits too,
+/// and takes what was made.
+#[test]
+fn who_opens_a_directory_that_is_being_made_waits_for_it() {
+    let fixture = Fixture::new();
+    let workspaces = fixture.open();
+    let database = rusqlite::Connection::open(fixture.state.join("state.db")).unwrap();
+    // Nothing is written down meanwhile.
+    database.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut opened = std::thread::scope(|scope| {
+        let opening = [0, 1].map(|_| scope.spawn(|| workspaces.open(&name("a"))));
+        // Both wait for the disk, or one of them for the other.
+        std::thread::park_timeout(std::time::Duration::from_millis(200));
+        database.execute_batch("COMMIT").unwrap();
+        opening.map(|opening| opening.join().unwrap().unwrap())
+    });
+    opened.sort_by_key(|workspace| workspace.made);
+    assert!(!opened[0].made && opened[1].made);
+    settle(&workspaces);
+    let (_, found) = workspaces.open_checked(&fixture.root.join("a")).unwrap().unwrap();
+    assert_eq!(workspaces.store.workspace(&fixture.root.join("a")).unwrap(), Some(found));
+}
+
 /// What could not be found again by its row would never be removed.
 #[test]
 fn a_root_that_no_row_can_hold_is_refused() {
