@@ -5,6 +5,7 @@ mod attachment;
 mod budget;
 pub mod clock;
 mod compile;
+mod digest;
 mod events;
 pub mod fence;
 mod instance_task;

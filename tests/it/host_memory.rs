@@ -157,3 +157,27 @@ async fn memory_that_the_system_refuses_is_not_charged() {
     assert!(message.contains("of memory by the system"), "{message}");
     assert_eq!(used(&mut client).await, 0);
 }
+
+/// A module that is a file is read by each run that asks for it while its times do not tell whether it changed: in pieces, and
+/// not by all at a time.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_file_that_many_run_is_not_in_memory() {
+    const MANY: usize = 8;
+    let modules = tempfile::tempdir().unwrap();
+    // All zeros, so that it takes no room, and is no module once it was read.
+    std::fs::File::create(modules.path().join("large.wasm")).unwrap().set_len(100 << 20).unwrap();
+    let alone = Alone::start("true", &["--modules", modules.path().to_str().unwrap()]);
+    alone.run(&["exit_7"]).await;
+    let before = peak_kib(alone.daemon.child.id());
+    let mut asking = tokio::task::JoinSet::new();
+    for i in 0..MANY {
+        let mut client = alone.client().await;
+        asking.spawn(async move { client.run(&["--name", &format!("n{i}"), "large"]).await.unwrap_err() });
+    }
+    for refused in soon("a refusal for each", asking.join_all()).await {
+        assert_eq!(refused.code(), Some(coracle::Code::BadModule), "{refused}");
+    }
+    let grown = peak_kib(alone.daemon.child.id()) - before;
+    assert!(grown < 32 << 10, "{grown} KiB more for {MANY} times 100 MiB");
+}

@@ -3,12 +3,11 @@
 //!
 //! A file is made aside, renamed once, and never written to again; whoever has it mapped keeps it when it is removed.
 
-use crate::daemon::hex;
+use crate::daemon::digest;
 use crate::error::{Error, Result};
-use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::fs::{File, FileTimes};
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -17,8 +16,6 @@ use tempfile::NamedTempFile;
 const EXTENSION: &str = ".cwasm";
 /// Length of a SHA-256 in hex.
 const DIGEST_LENGTH: usize = 64;
-/// Bytes that are hashed at a time.
-const CHUNK: usize = 64 * 1024;
 
 /// The directory. All of it blocks.
 pub(super) struct Cache {
@@ -101,13 +98,13 @@ impl Cache {
             let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
             std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, i32::try_from(flags).unwrap_or(0));
         }
-        let mut file = options.open(self.path(key, &entry.sha256)).map_err(|e| e.to_string())?;
+        let file = options.open(self.path(key, &entry.sha256)).map_err(|e| e.to_string())?;
         let meta = file.metadata().map_err(|e| e.to_string())?;
         if !meta.is_file() || meta.len() != entry.bytes {
             return Err("it has another size than it had".to_owned());
         }
-        match digest(&mut file) {
-            Ok(digest) if digest == entry.sha256 => Ok(file),
+        match digest::of(&file) {
+            Ok((digest, _)) if digest == entry.sha256 => Ok(file),
             Ok(_) => Err("its digest is not that of its name".to_owned()),
             Err(e) => Err(e.to_string()),
         }
@@ -129,9 +126,8 @@ impl Cache {
     /// [`Error::Io`].
     pub(super) fn keep(&self, key: &str, written: NamedTempFile) -> Result<File> {
         let io = |e: &std::io::Error| failed("cannot keep compiled code in", &self.directory, e);
-        let mut file = File::open(written.path()).map_err(|e| io(&e))?;
-        let sha256 = digest(&mut file).map_err(|e| io(&e))?;
-        let bytes = file.metadata().map_err(|e| io(&e))?.len();
+        let file = File::open(written.path()).map_err(|e| io(&e))?;
+        let (sha256, bytes) = digest::of(&file).map_err(|e| io(&e))?;
         let path = self.path(key, &sha256);
         written.persist(&path).map_err(|e| io(&e.error))?;
         let mut entries = self.lock();
@@ -179,18 +175,6 @@ fn parse(name: &str) -> Option<(&str, &str)> {
     (is_digest(key) && is_digest(sha256)).then_some((key, sha256))
 }
 
-/// Of a file that was just opened; its offset is at the end then.
-fn digest(file: &mut File) -> std::io::Result<String> {
-    let mut hash = Sha256::new();
-    let mut chunk = vec![0; CHUNK];
-    loop {
-        match file.read(&mut chunk)? {
-            0 => return Ok(hex(&hash.finalize())),
-            n => hash.update(&chunk[..n]),
-        }
-    }
-}
-
 fn remove(path: &Path, why: &str) {
     match std::fs::remove_file(path) {
         Err(e) if e.kind() != ErrorKind::NotFound => {
@@ -207,7 +191,9 @@ fn failed(what: &str, directory: &Path, e: &std::io::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
+    use crate::daemon::hex;
+    use sha2::{Digest, Sha256};
+    use std::io::{Read, Write};
     use std::time::Duration;
 
     fn key(n: u8) -> String {

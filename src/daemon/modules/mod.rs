@@ -4,9 +4,11 @@
 //! time ([`compile`](super::compile)), and the newest stay in memory. Nothing here runs on an async thread for longer than a
 //! lookup takes.
 
+mod files;
 mod listing;
 mod upload;
 
+use files::{Stamp, open_regular, read_error};
 use upload::Place;
 pub use upload::Upload;
 
@@ -21,13 +23,12 @@ use crate::model::name::Name;
 use crate::model::reply::ModuleView;
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{File, Metadata};
-use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, SystemTime};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -37,9 +38,6 @@ const BUILT_IN: [(&str, &str); 3] = [
     ("hello", include_str!("../../../guest-examples/hello/hello.wat")),
     ("spin", include_str!("../../../guest-examples/spin/spin.wat")),
 ];
-
-/// A file that was changed this recently may change again without its times showing it, so it is read again.
-const TIMESTAMP_GRAIN: Duration = Duration::from_secs(2);
 
 /// The bytes of a module, under the name of their content.
 #[derive(Debug, Clone)]
@@ -78,6 +76,8 @@ struct Inner {
     tracker: TaskTracker,
     compilers: Compilers,
     state: Mutex<State>,
+    /// Turns to read a file whole.
+    hashing: Arc<Semaphore>,
     /// Bytes that were announced by those who `put`.
     incoming: Arc<AtomicU64>,
     /// Held while stored modules change, so that a file is not removed under a `put` of the same bytes.
@@ -116,29 +116,6 @@ impl Flight {
             Some(Err(_)) => true,
             None => self.landed.is_cancelled(),
         }
-    }
-}
-
-/// What changes when a file does.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Stamp {
-    bytes: u64,
-    modified: Option<SystemTime>,
-    identity: (u64, u64),
-}
-
-impl Stamp {
-    fn of(meta: &Metadata) -> Stamp {
-        #[cfg(unix)]
-        let identity = (std::os::unix::fs::MetadataExt::dev(meta), std::os::unix::fs::MetadataExt::ino(meta));
-        #[cfg(not(unix))]
-        let identity = (0, 0);
-        Stamp { bytes: meta.len(), modified: meta.modified().ok(), identity }
-    }
-
-    /// Whether the same stamp later means the same bytes.
-    fn is_settled(&self) -> bool {
-        self.modified.and_then(|m| m.elapsed().ok()).is_some_and(|age| age > TIMESTAMP_GRAIN)
     }
 }
 
@@ -205,6 +182,7 @@ impl Modules {
             tracker,
             compilers,
             state: Mutex::new(State { stored, ..State::default() }),
+            hashing: Arc::new(Semaphore::new(files::HASHED_MAX)),
             incoming: Arc::default(),
             changing: tokio::sync::Mutex::new(()),
         })))
@@ -308,39 +286,8 @@ impl Modules {
         match source {
             Source::Stored(row) => Ok(Content { digest: row.sha256.as_str().into(), text: row.text }),
             Source::BuiltIn(index) => Ok(Content { digest: Arc::clone(&self.0.built_in[*index].digest), text: true }),
-            Source::File(path) => {
-                let (this, name, path) = (self.clone(), name.clone(), path.clone());
-                blocking(move || this.file_content(&name, &path)).await
-            }
+            Source::File(path) => self.file_content(name, path).await,
         }
-    }
-
-    fn file_content(&self, name: &Name, path: &Path) -> Result<Content> {
-        let file = open_regular(name, path)?;
-        let stamp = Stamp::of(&file.metadata().map_err(|e| read_error(path, &e))?);
-        if let Some((known, content)) = self.lock().files.get(path)
-            && *known == stamp
-        {
-            return Ok(content.clone());
-        }
-        let bytes = self.read_limited(file, path)?;
-        let text = path.extension().is_some_and(|e| e == "wat");
-        let content = Content { digest: hex(&Sha256::digest(&bytes)).into(), text };
-        let mut state = self.lock();
-        if stamp.is_settled() {
-            state.files.insert(path.to_owned(), (stamp, content.clone()));
-        } else {
-            state.files.remove(path);
-        }
-        Ok(content)
-    }
-
-    fn read_limited(&self, file: File, path: &Path) -> Result<Vec<u8>> {
-        let max = self.0.limits.module_bytes_max;
-        let mut bytes = Vec::new();
-        let limit = u64::try_from(max).unwrap_or(u64::MAX);
-        file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(|e| read_error(path, &e))?;
-        if bytes.len() > max { Err(self.too_large()) } else { Ok(bytes) }
     }
 
     fn too_large(&self) -> Error {
@@ -642,32 +589,4 @@ fn evict(programs: &mut HashMap<Key, Cached>, max: usize) {
         let Some(key) = oldest else { return };
         programs.remove(&key);
     }
-}
-
-/// Opens a file without waiting for a writer of a FIFO, and refuses everything that is not a regular file.
-fn open_regular(name: &Name, path: &Path) -> Result<File> {
-    let mut options = File::options();
-    options.read(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::custom_flags(
-        &mut options,
-        i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0),
-    );
-    let file = match options.open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            return Err(Error::NoModule { name: name.to_string(), hint: String::new() });
-        }
-        Err(e) => return Err(read_error(path, &e)),
-    };
-    let meta = file.metadata().map_err(|e| read_error(path, &e))?;
-    if !meta.is_file() {
-        let why = format!("{} is not a regular file", path.display());
-        return Err(Error::BadModule { name: name.to_string(), why });
-    }
-    Ok(file)
-}
-
-fn read_error(path: &Path, e: &std::io::Error) -> Error {
-    Error::io(format!("cannot read {}", path.display()), e)
 }
