@@ -460,3 +460,40 @@ async fn a_compilation_that_nobody_waits_for_leaves_the_queue() {
     let more = daemon.supervisor.compilations() - begun;
     assert!(more <= 1, "{more} were begun for nobody");
 }
+
+/// What attacks the compiler may have it say anything: the daemon looks for itself before it removes a stored module.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stored_module_stays_whatever_its_compiler_says_of_it() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let program = directory.path().join("compiler");
+    let is = |script: &str| {
+        std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&program, PermissionsExt::from_mode(0o700)).unwrap();
+    };
+    let real = format!("exec '{}' \"$@\"", env!("CARGO_BIN_EXE_coracle"));
+    is(&real);
+    let mut daemon = Harness::with(|config| config.program = Some(program.clone())).await;
+    let text = b"(module (func (export \"_start\")))";
+    let digest = crate::sandbox::sha256(text);
+    daemon.client().await.put("app", text, &digest, true, |_| ()).await.unwrap();
+    daemon.end().await;
+    for entry in std::fs::read_dir(daemon.state.join("compiled")).unwrap() {
+        std::fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    is("echo '{\"outcome\":\"changed\"}' >&2");
+    daemon.begin().await;
+    let refused = daemon.client().await.run(&["app"]).await.unwrap_err();
+    assert_eq!(refused.code(), Some(coracle::Code::Io), "{refused}");
+    let stored = daemon.state.join("modules").join(&digest);
+    assert_eq!(std::fs::read(&stored).unwrap(), text);
+    // Damaged in earnest it goes.
+    std::fs::write(&stored, "(module)").unwrap();
+    let refused = daemon.client().await.run(&["app"]).await.unwrap_err();
+    assert!(refused.to_string().contains("is damaged; put it again"), "{refused}");
+    assert!(!stored.exists());
+    is(&real);
+    daemon.client().await.put("app", text, &digest, true, |_| ()).await.unwrap();
+    daemon.run_to_end(&["app"]).await;
+}

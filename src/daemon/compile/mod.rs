@@ -18,7 +18,6 @@ use child::Task;
 use places::{Place, Places, Step};
 use sha2::{Digest, Sha256};
 use std::fs::File;
-use std::io::Seek;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -91,6 +90,20 @@ struct Inner {
     limits: Limits,
     compilations: AtomicU64,
     closing: CancellationToken,
+}
+
+/// The file again, with an offset of its own: a compiler that was killed a moment ago may still be reading with that of its own.
+#[cfg(target_os = "linux")]
+fn from_the_beginning(file: &mut File) -> std::io::Result<File> {
+    // proc_pid_fd(5): opens the same inode, also if it has no name any more.
+    File::open(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(file)))
+}
+
+/// Elsewhere the offset is shared.
+#[cfg(not(target_os = "linux"))]
+fn from_the_beginning(file: &mut File) -> std::io::Result<File> {
+    std::io::Seek::rewind(file)?;
+    file.try_clone()
 }
 
 /// Quick places and slow ones.
@@ -270,8 +283,7 @@ impl Compilers {
 
     /// The module from its beginning, and an empty file for the code.
     async fn files(&self, order: &mut Order) -> Result<(File, tempfile::NamedTempFile), Unavailable> {
-        let again = order.module.rewind().and_then(|()| order.module.try_clone());
-        let module = again.map_err(|e| Unavailable::Failed(e.to_string()))?;
+        let module = from_the_beginning(&mut order.module).map_err(|e| Unavailable::Failed(e.to_string()))?;
         let this = self.clone();
         Ok((module, blocking(move || this.0.cache.begin()).await?))
     }
@@ -289,5 +301,25 @@ impl Compilers {
             })
         })
         .await
+    }
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+
+    #[test]
+    fn each_attempt_reads_the_module_by_itself() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"module").unwrap();
+        let [mut first, mut second] = [(); 2].map(|()| from_the_beginning(&mut file).unwrap());
+        let mut read = String::new();
+        first.read_exact(&mut [0; 3]).unwrap();
+        second.read_to_string(&mut read).unwrap();
+        assert_eq!(read, "module");
+        first.read_to_string(&mut read).unwrap();
+        assert_eq!(read, "moduleule");
     }
 }

@@ -121,3 +121,17 @@ pub(super) fn open_regular(name: &Name, path: &Path) -> Result<File> {
 pub(super) fn read_error(path: &Path, e: &std::io::Error) -> Error {
     Error::io(format!("cannot read {}", path.display()), e)
 }
+
+/// Removes a stored file that does not hold what its name says: gone, the next `put` of the module brings it again. `false`: it
+/// holds that.
+///
+/// # Errors
+///
+/// What the system says; it stays then.
+pub(super) fn remove_damaged(path: &Path, sha256: &str) -> std::io::Result<bool> {
+    let (digest, _) = digest::of(File::open(path)?)?;
+    if digest == sha256 {
+        return Ok(false);
+    }
+    std::fs::remove_file(path).map(|()| true)
+}

@@ -387,10 +387,17 @@ impl Modules {
         let made = self.0.compilers.program(order, progress).await;
         match (made, stored) {
             (Err(Unavailable::Changed), Some(path)) => {
-                // Whatever happened to it: gone, the next `put` of the module brings it again.
-                let removed = blocking(move || std::fs::remove_file(&path)).await;
-                tracing::error!(module = %name, removed = removed.is_ok(), "the stored file is damaged");
-                Err(Error::io(format!("module '{name}'"), &"its stored file is damaged; put it again").into())
+                // A `put` may bring it again meanwhile. The compiler is not believed, for it is what modules attack.
+                let _changing = self.0.changing.lock().await;
+                let digest = Arc::clone(&content.digest);
+                let removed = blocking(move || files::remove_damaged(&path, &digest)).await;
+                if removed.map_err(|e| Error::io(format!("module '{name}' cannot be read"), &e))? {
+                    tracing::error!(module = %name, "the stored file was damaged, and is removed");
+                    return Err(
+                        Error::io(format!("module '{name}'"), &"its stored file is damaged; put it again").into()
+                    );
+                }
+                Err(Unavailable::Failed("its compiler read something else than the stored file".to_owned()))
             }
             (made, _) => made,
         }
