@@ -320,7 +320,7 @@ pub mod fixed {
     pub const FUNCTION_LOCALS_MAX: u64 = 10_000;
     /// How long a compilation may hold up others: then it has to make room for them.
     pub const COMPILE_QUICK: Duration = Duration::from_secs(2);
-    /// What is read of what a compiling process says.
+    /// What is kept of what a compiling process says: so much of its beginning, and of its end.
     pub const COMPILE_SAID_BYTES_MAX: usize = 4096;
     /// Frames of a backtrace.
     pub const BACKTRACE_FRAMES_MAX: usize = 8;

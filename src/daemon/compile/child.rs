@@ -108,17 +108,25 @@ fn whole_seconds(time: Duration) -> u64 {
     time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0)).max(1)
 }
 
-/// The first bytes of what it says. The rest is read and forgotten, so that it never waits for us.
+/// The first bytes of what it says, which tell what went wrong, and the last, which tell what came of it. What is between is
+/// read and forgotten, so that it never waits for us.
 async fn listen(stderr: Option<ChildStderr>) -> Vec<u8> {
-    let mut said = Vec::new();
-    if let Some(stderr) = stderr {
-        let (mut first, mut sink) = (stderr.take(fixed::COMPILE_SAID_BYTES_MAX as u64), tokio::io::sink());
-        // What cannot be read was not said.
-        if first.read_to_end(&mut said).await.is_ok() {
-            let _rest = tokio::io::copy(&mut first.into_inner(), &mut sink).await;
-        }
+    let Some(mut stderr) = stderr else { return vec![] };
+    let (mut said, mut chunk) = (vec![], [0; 4096]);
+    // What cannot be read was not said.
+    while let Ok(n @ 1..) = stderr.read(&mut chunk).await {
+        said.extend_from_slice(&chunk[..n]);
+        abridge(&mut said);
     }
     said
+}
+
+/// Leaves the beginning and the end of what was said.
+fn abridge(said: &mut Vec<u8>) {
+    const EACH: usize = fixed::COMPILE_SAID_BYTES_MAX;
+    if said.len() > 2 * EACH {
+        said.drain(EACH..said.len() - EACH);
+    }
 }
 
 /// What the end of the process means.
@@ -128,8 +136,10 @@ fn judge(said: &[u8], status: ExitStatus, limits: &Limits) -> Result<(), Unavail
         let limit = size(limits.compile_bytes_max);
         Unavailable::Overrun(format!("compiling it takes more memory than {limit} (--compile-memory)"))
     };
+    // What is before it says something of the machine, as that a limit is not known there.
+    let last = said.trim_ascii_end().rsplit(|b| *b == b'\n').next().unwrap_or_default();
     if status.success()
-        && let Ok(said) = serde_json::from_slice::<Said>(said)
+        && let Ok(said) = serde_json::from_slice::<Said>(last)
     {
         return match said {
             Said::Done => Ok(()),
@@ -192,6 +202,8 @@ mod tests {
             ("{\"outcome\":\"refused\",\"why\":\"no\"}\n", 0, "Err(Refused(\"no\"))"),
             ("{\"outcome\":\"changed\"}\n", 0, "Err(Changed)"),
             ("{\"outcome\":\"memory\"}\n", 0, "--compile-memory"),
+            ("no limit on memory: Invalid argument\n{\"outcome\":\"done\"}\n", 0, "Ok(())"),
+            ("{\"outcome\":\"done\"}\nand more\n", 0, "Err(Overrun(\"the compiler crashed on it: {"),
             ("memory allocation of 123 bytes failed\n", 6, "more memory than 2.0 GiB (--compile-memory)"),
             ("", XCPU, "more processor time than 2m (--compile-cpu)"),
             ("", XFSZ, "larger than 1.0 GiB (--compiled-cache, ulimit -f)"),
@@ -216,6 +228,19 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn what_it_says_last_is_heard_however_much_it_said_before() {
+        let mut said = b"first".to_vec();
+        for _ in 0..10_000 {
+            said.extend_from_slice(b"noise\n");
+            abridge(&mut said);
+        }
+        said.extend_from_slice(b"{\"outcome\":\"done\"}\n");
+        abridge(&mut said);
+        assert!(said.starts_with(b"first") && said.len() <= 2 * fixed::COMPILE_SAID_BYTES_MAX);
+        assert!(judge(&said, ExitStatus::from_raw(0), &limits()).is_ok());
     }
 
     #[test]
