@@ -31,6 +31,14 @@ struct Entry {
     used: SystemTime,
 }
 
+/// Why code that is known is not open.
+enum NotOpened {
+    /// It is not what was written: it goes.
+    Wrong(&'static str),
+    /// This machine could not open or read it now: it stays.
+    Failed(std::io::Error),
+}
+
 impl Cache {
     /// Looks at what an earlier daemon left, and removes what it had not finished.
     ///
@@ -82,14 +90,19 @@ impl Cache {
                 }
                 Some(file)
             }
-            Err(why) => {
-                self.remove(key, &why);
+            Err(NotOpened::Wrong(why)) => {
+                self.remove(key, why);
+                None
+            }
+            // Want of descriptors, say: that is nothing of the file's, which the next one may open.
+            Err(NotOpened::Failed(e)) => {
+                tracing::warn!(path = %self.path(key, &entry.sha256).display(), "compiled code cannot be read: {e}");
                 None
             }
         }
     }
 
-    fn open_checked(&self, key: &str, entry: &Entry) -> Result<File, String> {
+    fn open_checked(&self, key: &str, entry: &Entry) -> Result<File, NotOpened> {
         let mut options = File::options();
         options.read(true);
         #[cfg(unix)]
@@ -98,15 +111,17 @@ impl Cache {
             let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
             std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, i32::try_from(flags).unwrap_or(0));
         }
-        let file = options.open(self.path(key, &entry.sha256)).map_err(|e| e.to_string())?;
-        let meta = file.metadata().map_err(|e| e.to_string())?;
+        let file = options.open(self.path(key, &entry.sha256)).map_err(|e| match e.kind() {
+            ErrorKind::NotFound => NotOpened::Wrong("it is gone"),
+            _ => NotOpened::Failed(e),
+        })?;
+        let meta = file.metadata().map_err(NotOpened::Failed)?;
         if !meta.is_file() || meta.len() != entry.bytes {
-            return Err("it has another size than it had".to_owned());
+            return Err(NotOpened::Wrong("it has another size than it had"));
         }
-        match digest::of(&file) {
-            Ok((digest, _)) if digest == entry.sha256 => Ok(file),
-            Ok(_) => Err("its digest is not that of its name".to_owned()),
-            Err(e) => Err(e.to_string()),
+        match digest::of(&file).map_err(NotOpened::Failed)? {
+            (digest, _) if digest == entry.sha256 => Ok(file),
+            _ => Err(NotOpened::Wrong("its digest is not that of its name")),
         }
     }
 
@@ -240,6 +255,21 @@ mod tests {
         assert_eq!([4, 5].map(|n| has(&cache, n)), [true, false]);
         kept(&cache, 6, 50);
         assert_eq!((has(&cache, 6), files(directory.path())), (true, 1), "what is used now stays");
+    }
+
+    /// A link in place of want of descriptors: what fails then is the opening, and the file is as good as before.
+    #[cfg(unix)]
+    #[test]
+    fn what_cannot_be_opened_now_is_opened_later() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::open(directory.path().to_owned(), 1000).unwrap();
+        kept(&cache, 1, 100);
+        let (path, away) = (cache.path(&key(1), &cache.lock()[&key(1)].sha256), directory.path().join("away"));
+        std::fs::rename(&path, &away).unwrap();
+        std::os::unix::fs::symlink(&path, &path).unwrap();
+        assert!(!has(&cache, 1) && path.is_symlink());
+        std::fs::rename(&away, &path).unwrap();
+        assert!(has(&cache, 1));
     }
 
     #[test]

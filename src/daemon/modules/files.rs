@@ -21,6 +21,8 @@ const TIMESTAMP_GRAIN: Duration = Duration::from_secs(2);
 pub(super) struct Stamp {
     bytes: u64,
     modified: Option<SystemTime>,
+    /// When anything of it changed, its times too: nobody sets this one (inode(7), ctime).
+    changed: Option<SystemTime>,
     identity: (u64, u64),
 }
 
@@ -30,13 +32,26 @@ impl Stamp {
         let identity = (std::os::unix::fs::MetadataExt::dev(meta), std::os::unix::fs::MetadataExt::ino(meta));
         #[cfg(not(unix))]
         let identity = (0, 0);
-        Stamp { bytes: meta.len(), modified: meta.modified().ok(), identity }
+        Stamp { bytes: meta.len(), modified: meta.modified().ok(), changed: changed(meta), identity }
     }
 
     /// Whether the same stamp later means the same bytes.
     pub(super) fn is_settled(&self) -> bool {
-        self.modified.and_then(|m| m.elapsed().ok()).is_some_and(|age| age > TIMESTAMP_GRAIN)
+        let last = self.modified.map(|modified| self.changed.unwrap_or(modified).max(modified));
+        last.and_then(|last| last.elapsed().ok()).is_some_and(|age| age > TIMESTAMP_GRAIN)
     }
+}
+
+#[cfg(unix)]
+fn changed(meta: &Metadata) -> Option<SystemTime> {
+    use std::os::unix::fs::MetadataExt;
+    let since = Duration::new(u64::try_from(meta.ctime()).ok()?, u32::try_from(meta.ctime_nsec()).ok()?);
+    SystemTime::UNIX_EPOCH.checked_add(since)
+}
+
+#[cfg(not(unix))]
+fn changed(_: &Metadata) -> Option<SystemTime> {
+    None
 }
 
 impl Modules {
@@ -134,4 +149,36 @@ pub(super) fn remove_damaged(path: &Path, sha256: &str) -> std::io::Result<bool>
         return Ok(false);
     }
     std::fs::remove_file(path).map(|()| true)
+}
+
+#[cfg(test)]
+#[cfg(unix)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::os::unix::fs::FileExt;
+
+    /// By a build that wants its times to be those of its sources, say.
+    #[test]
+    fn a_file_that_is_written_over_with_its_times_put_back_has_changed() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"before").unwrap();
+        let old = crate::daemon::clock::system_time() - Duration::from_secs(3600);
+        file.set_modified(old).unwrap();
+        let before = Stamp::of(&file.metadata().unwrap());
+        assert!(!before.is_settled(), "it may change again in the same moment");
+        let mut after = before.clone();
+        // Times are those of the kernel's clock, which goes in steps of some milliseconds.
+        for _ in 0..1000 {
+            file.write_all_at(b"behind", 0).unwrap();
+            file.set_modified(old).unwrap();
+            after = Stamp::of(&file.metadata().unwrap());
+            if after != before {
+                break;
+            }
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+        assert_eq!((after.bytes, after.modified, after.identity), (before.bytes, before.modified, before.identity));
+        assert_ne!(after, before);
+    }
 }
