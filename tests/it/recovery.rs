@@ -387,6 +387,12 @@ async fn a_database_that_somebody_else_holds_is_written_again_when_it_is_free() 
     assert!(refusal.to_string().contains("another program holds state.db"), "{refusal}");
     let stopped: InstanceView = soon("a stop", client.request(&["stop", "s"])).await.unwrap();
     assert_eq!(stopped.state, "stopped");
+    // Refused at once from here on: what waits to be written does not grow with what is asked.
+    for _ in 0..50 {
+        let refusal = client.run(&["--name", "meanwhile", "exit_7"]).await.unwrap_err();
+        assert!(refusal.to_string().contains("another program holds state.db"), "{refusal}");
+    }
+    assert_eq!(views(&cli).await["meanwhile"].run, 2, "the first one only");
     // What was refused is not done later behind everybody's back; what was done says so.
     let app = cli.directory.path().join("refused.wat");
     std::fs::write(&app, "(module (func (export \"_start\")))").unwrap();

@@ -504,6 +504,28 @@ fn after_a_failed_write_changes_are_refused() {
     }
 }
 
+/// What happened waits for a database that another program holds; nothing new is begun that would wait with it.
+#[test]
+fn while_somebody_else_holds_the_database_nothing_new_is_accepted() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut pair = Pair::open(dir.path(), &limits());
+    let database = Connection::open(dir.path().join("state.db")).unwrap();
+    database.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let refused = pair.store.submit(Change::PutModule(row("app", false)), true).wait();
+    assert!(matches!(refused, Err(Error::StateRefuses(_))) && pair.store.accepting().is_ok(), "nothing waits for it");
+    let event = pair.registry.decide_run(&name("a"), launch("a"), 1000, Timestamp(1)).unwrap();
+    assert!(matches!(pair.apply(event).wait(), Err(Error::NotWrittenYet(_))));
+    let refused = pair.store.accepting().unwrap_err().to_string();
+    assert!(refused.contains("another program holds state.db"), "{refused}");
+    pair.store.accepting_removals().unwrap();
+    assert!(!pair.store.full().load(Ordering::Relaxed), "there is room for what guests print");
+    database.execute_batch("COMMIT").unwrap();
+    // Behind what waited.
+    pair.store.submit(Change::PutModule(row("app", false)), true).wait().unwrap();
+    pair.store.accepting().unwrap();
+    assert_eq!(pair.store.newest_event(), 1);
+}
+
 #[test]
 fn states_on_disk_are_words_that_a_person_reads() {
     let dir = tempfile::tempdir().unwrap();

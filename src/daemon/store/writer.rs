@@ -4,12 +4,14 @@
 //!
 //! ```text
 //! healthy ──(disk full: the reserve is let go, and the group goes in)──► full ──(the reserve is there again)──► healthy
+//!    ├──(another program has the database)──► held ──(it was written again)──► healthy
 //!    └──────────────────────(any other failure)──────────────────────┴──► broken, until the daemon is started again
 //! ```
 //!
 //! Full: what ends is still written down, nothing new is begun. What does not fit even so was rolled back whole: whoever waits
 //! is told, and it is tried again, before what comes after it. Broken: nothing is written any more, since what a failed sync
-//! left behind cannot be known (fsync(2) reports an error once).
+//! left behind cannot be known (fsync(2) reports an error once). Held: another program has the database, what happened waits
+//! until it lets go, and nothing new is begun.
 
 use super::{Change, rows};
 use crate::config::{Durability, Limits, fixed};
@@ -43,6 +45,9 @@ pub(super) const CHECKPOINT_PAGES_MAX: i32 = 8000;
 /// than what is in it.
 const LINGER: Duration = Duration::from_millis(5);
 
+/// Why nothing is written while somebody else writes.
+const HELD: &str = "another program holds state.db";
+
 /// A change on its way, and who waits for it.
 pub(super) struct Job {
     pub(super) change: Change,
@@ -58,6 +63,8 @@ pub(super) enum Health {
     Healthy,
     /// The disk is full; ends are still written down.
     Full,
+    /// Another program holds the database, and what happened waits for it.
+    Held,
     /// Nothing is written any more.
     Broken(String),
 }
@@ -65,6 +72,11 @@ pub(super) enum Health {
 impl Job {
     fn is_awaited(&self) -> bool {
         self.done.iter().any(Option::is_some)
+    }
+
+    /// Whether it is tried again. Events have happened. Any other change that somebody waits for is refused, and not made.
+    fn is_kept(&self) -> bool {
+        matches!(self.change, Change::Event { .. }) || !self.is_awaited()
     }
 }
 
@@ -109,6 +121,7 @@ impl Shared {
                 let why = "the disk is full; it goes on when there is room again (rm, prune -v and forget make some)";
                 Err(Error::StateRefuses(why.into()))
             }
+            Health::Held => Err(Error::StateRefuses(format!("{HELD}; it goes on when that is done"))),
             Health::Broken(why) => Err(broken(why)),
         }
     }
@@ -120,7 +133,7 @@ impl Shared {
     /// [`Error::StateRefuses`].
     pub(super) fn accepting_removals(&self) -> Result<()> {
         match &*self.health() {
-            Health::Healthy | Health::Full => Ok(()),
+            Health::Healthy | Health::Full | Health::Held => Ok(()),
             Health::Broken(why) => Err(broken(why)),
         }
     }
@@ -131,6 +144,14 @@ impl Shared {
         if !matches!(*now, Health::Broken(_)) {
             self.full.store(health == Health::Full, Ordering::Relaxed);
             *now = health;
+        }
+    }
+
+    /// From one health to another; any other stays.
+    fn turn(&self, from: &Health, to: Health) {
+        let mut now = self.health();
+        if *now == *from {
+            *now = to;
         }
     }
 
@@ -339,7 +360,7 @@ impl Writer {
         let health = self.shared.health().clone();
         let result = match health {
             Health::Broken(why) => Err(Failure::ForGood(why)),
-            Health::Healthy | Health::Full => self.commit_or_make_room(&group, health == Health::Full),
+            Health::Healthy | Health::Full | Health::Held => self.commit_or_make_room(&group, health == Health::Full),
         };
         let refused = match &result {
             Ok(()) => None,
@@ -349,7 +370,16 @@ impl Writer {
                 Some(broken(why))
             }
         };
+        // Before the answers: whoever has one finds that nothing new is begun, so that what waits is bounded by what is alive.
+        match &result {
+            Err(Failure::ForNow(_)) if group.iter().any(Job::is_kept) => {
+                self.shared.turn(&Health::Healthy, Health::Held)
+            }
+            Ok(()) => self.shared.turn(&Health::Held, Health::Healthy),
+            _ => {}
+        }
         for mut job in group {
+            let kept = job.is_kept();
             let waiting = std::mem::take(&mut job.done);
             let mut refusal = refused.clone();
             match &result {
@@ -360,9 +390,7 @@ impl Writer {
                     }
                 }
                 Err(Failure::ForNow(why)) => {
-                    // Events have happened. Any other change that somebody waits for is refused, and not made.
-                    let has_happened = matches!(job.change, Change::Event { .. });
-                    if has_happened || waiting.iter().all(Option::is_none) {
+                    if kept {
                         self.backlog.push(job);
                     } else {
                         refusal = Some(Error::StateRefuses(why.clone()));
@@ -405,8 +433,8 @@ impl Writer {
             }
             Err(e) if is_full(&e) => Err(Failure::ForNow("the disk is full".to_owned())),
             Err(e) if matches!(e.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)) => {
-                tracing::warn!("another program holds state.db, and keeps the daemon from writing");
-                Err(Failure::ForNow("another program holds state.db".to_owned()))
+                tracing::warn!("{HELD}, and keeps the daemon from writing");
+                Err(Failure::ForNow(HELD.to_owned()))
             }
             Err(e) => Err(Failure::ForGood(e.to_string())),
         }
