@@ -318,7 +318,7 @@ impl Supervisor {
         Next::Over
     }
 
-    /// The task of an instance broke.
+    /// The task of an instance broke: whatever it had come to, nobody waits for it in vain.
     pub(super) fn abandon(&self, id: InstanceId, live: &Arc<Live>) {
         let view = {
             let mut state = self.lock();
@@ -326,12 +326,15 @@ impl Supervisor {
             let Some(record) = state.registry.by_id(id) else { return };
             let run = record.run;
             let kind = match record.state {
-                RunState::Created | RunState::Running => EventKind::Ended(broken()),
-                RunState::Restarting(_) => EventKind::RestartCancelled,
-                RunState::Ended(_) => return,
+                RunState::Created | RunState::Running => Some(EventKind::Ended(broken())),
+                RunState::Restarting(_) => Some(EventKind::RestartCancelled),
+                // It broke behind its end.
+                RunState::Ended(_) => None,
             };
-            let event = Event::of(record, clock::now(), kind);
-            self.apply(&mut state, event);
+            if let Some(kind) = kind {
+                let event = Event::of(record, clock::now(), kind);
+                self.apply(&mut state, event);
+            }
             live.log.end_run(run);
             live.log.over();
             let record = state.registry.by_id(id).expect("a run that ended leaves its record");
@@ -380,5 +383,42 @@ impl Supervisor {
         }
         self.count(&state);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::daemon::Daemon;
+    use crate::model::registry::tests::{launch, name};
+
+    /// After its end was in the registry, and before anybody heard of it.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_task_that_breaks_behind_the_end_of_its_run_leaves_nobody_waiting() {
+        let dir = tempfile::tempdir().unwrap();
+        let (state, root) = (dir.path().join("state"), dir.path().join("root"));
+        let daemon = Daemon::open(&Config::new(([127, 0, 0, 1], 0).into(), state, root)).await.unwrap();
+        let supervisor = daemon.supervisor();
+        let (id, live) = {
+            // As a run does, without a guest.
+            let mut state = supervisor.lock();
+            let launched = launch("a");
+            let created = state.registry.decide_run(&launched.module, Arc::clone(&launched), 10, clock::now()).unwrap();
+            let id = created.id;
+            supervisor.apply(&mut state, created);
+            let live = Arc::new(Live::new(supervisor.0.logs.get(id), Arc::default(), supervisor.0.scheduler.account()));
+            state.live.insert(id, Arc::clone(&live));
+            let ended = Ended::new(ExitStatus::Exited(7), "exit", None);
+            let ended = state.registry.ended(id, ended, false, || Duration::ZERO, clock::now());
+            supervisor.apply(&mut state, ended);
+            (id, live)
+        };
+        supervisor.abandon(id, &live);
+        assert!(supervisor.lock().live.is_empty());
+        let over = live.progress.borrow().over.clone().unwrap();
+        assert_eq!((over.name.clone(), over.exit_code), (name("a"), Some(7)), "and its end is its own");
+        supervisor.shut_down();
+        daemon.ended().await;
     }
 }
