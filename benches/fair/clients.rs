@@ -23,7 +23,7 @@ pub(super) async fn clients() {
         limit.current = limit.maximum;
         setrlimit(Resource::Nofile, limit).expect("the soft limit may be as high as the hard one");
     }
-    let floods: [(&str, usize, Option<fn(SocketAddr) -> Flood>); 7] = [
+    let floods: [(&str, usize, Option<Begin>); 7] = [
         ("nobody else", 0, None),
         ("10,000 that connect and stay", 10, Some(|a| Box::pin(stay(a)))),
         ("300 that write a byte at a time", 300, Some(|a| Box::pin(write_slowly(a)))),
@@ -65,6 +65,7 @@ pub(super) async fn clients() {
     }
 }
 
+type Begin = fn(SocketAddr) -> Flood;
 type Flood = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
 async fn connect(address: SocketAddr) -> TcpStream {
