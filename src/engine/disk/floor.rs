@@ -10,6 +10,9 @@ const LOOK_EVERY_BYTES: u64 = 8 << 20;
 /// What a new name costs: at least a block.
 pub(super) const NAME_BYTES: u64 = 4096;
 
+/// Files that others can still make, at the most.
+const FILES_KEPT_MAX: u64 = 10_000;
+
 /// One for all instances.
 #[derive(Debug)]
 pub struct Floor {
@@ -43,8 +46,8 @@ impl Floor {
         if self.allowance.try_update(Relaxed, Relaxed, |left| left.checked_sub(bytes)).is_ok() {
             return Some(grant);
         }
-        let Some(free) = free_bytes(&self.directory) else { return Some(grant) };
-        let left = free.checked_sub(self.keep.saturating_add(granted))?;
+        let Some(space) = Space::of(&self.directory) else { return Some(grant) };
+        let left = space.left(self.keep.saturating_add(granted))?;
         // A part of what is left, so that the nearer the floor is the more often it is looked for.
         self.allowance.store((left / 8).min(LOOK_EVERY_BYTES), Relaxed);
         Some(grant)
@@ -57,15 +60,39 @@ impl Drop for Grant {
     }
 }
 
-#[cfg(unix)]
-fn free_bytes(directory: &std::path::Path) -> Option<u64> {
-    let stat = rustix::fs::statvfs(directory).ok()?;
-    Some(stat.f_bavail.saturating_mul(stat.f_frsize))
+/// What a file system has left.
+#[derive(Debug, Clone, Copy)]
+struct Space {
+    bytes: u64,
+    /// Files that may still be made, and how many there may be in all; 0 where they are not counted.
+    files: (u64, u64),
 }
 
-#[cfg(not(unix))]
-fn free_bytes(_: &std::path::Path) -> Option<u64> {
-    None
+impl Space {
+    #[cfg(unix)]
+    fn of(directory: &std::path::Path) -> Option<Space> {
+        let stat = rustix::fs::statvfs(directory).ok()?;
+        let bytes = stat.f_bavail.saturating_mul(stat.f_frsize);
+        Some(Space { bytes, files: (stat.f_favail, stat.f_files) })
+    }
+
+    #[cfg(not(unix))]
+    fn of(_: &std::path::Path) -> Option<Space> {
+        None
+    }
+
+    /// Bytes above the floor. Empty files take no bytes, but each is one of so many, and without one nobody writes anything new:
+    /// a hundredth of them is kept too.
+    fn left(self, keep: u64) -> Option<u64> {
+        let bytes = self.bytes.checked_sub(keep)?;
+        match self.files {
+            (_, 0) => Some(bytes),
+            (free, all) => {
+                let files = free.checked_sub((all / 100).min(FILES_KEPT_MAX))?;
+                Some(bytes.min(files.saturating_mul(NAME_BYTES)))
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -75,6 +102,21 @@ mod tests {
 
     fn floor(directory: PathBuf, keep: u64) -> Arc<Floor> {
         Arc::new(Floor::new(directory, keep))
+    }
+
+    fn free_bytes(directory: &std::path::Path) -> Option<u64> {
+        Space::of(directory).map(|space| space.bytes)
+    }
+
+    #[test]
+    fn files_are_left_too_where_they_are_counted() {
+        let left = |free: u64, all: u64| Space { bytes: 1 << 40, files: (free, all) }.left(1 << 39);
+        assert_eq!(left(0, 0), Some(1 << 39), "btrfs does not count them");
+        assert_eq!(left(1 << 30, 1 << 31), Some(1 << 39));
+        assert_eq!((left(80, 8000), left(79, 8000)), (Some(0), None));
+        assert_eq!(left(10_003, 1 << 31), Some(3 * NAME_BYTES));
+        assert_eq!(left(9_999, 1 << 31), None);
+        assert_eq!(Space { bytes: 5, files: (1 << 30, 1 << 31) }.left(6), None);
     }
 
     #[test]
