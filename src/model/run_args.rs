@@ -8,8 +8,10 @@ use crate::model::restart::RestartPolicy;
 use clap::Args;
 use std::time::Duration;
 
-/// Arguments of a run, and variables: each costs several times what it takes in a request.
-pub const ARGUMENTS_MAX: usize = 512;
+/// Arguments of a run: each costs several times what it takes in a request, in every record.
+pub const ARGUMENTS_MAX: usize = 1024;
+/// Variables of a run.
+const VARIABLES_MAX: usize = 512;
 
 /// Arguments of `run`.
 #[derive(Debug, Clone, PartialEq, Eq, Args, Default)]
@@ -122,8 +124,8 @@ impl RunArgs {
         if !self.env_file.is_empty() {
             return Err(Error::Usage("--env-file is read by the command line; send -e KEY=VALUE".into()));
         }
-        if self.env.len() > ARGUMENTS_MAX {
-            let limit = ARGUMENTS_MAX.to_string();
+        if self.env.len() > VARIABLES_MAX {
+            let limit = VARIABLES_MAX.to_string();
             return Err(Error::Limit { what: "the number of variables", limit, name: "-e" });
         }
         let mut all: Vec<(String, String)> = Vec::with_capacity(self.env.len());

@@ -374,7 +374,8 @@ async fn what_is_somebody_elses_hears_no_secret() {
         assert_eq!(code, 125, "{says}");
         assert!(says.contains("is not yours") || says.contains("token"), "{says}");
         let heard = crate::support::exit_code(listening).await.1;
-        assert_eq!(heard, hears, "{says}");
+        // All of it or nothing: the command line leaves with a reset, which takes along what nc has not read by then.
+        assert!(heard.is_empty() || heard == hears, "it heard {heard}: {says}");
     }
 }
 

@@ -242,11 +242,11 @@ async fn arguments_variables_and_filters_are_bounded_in_number() {
     let daemon = Harness::start().await;
     let mut raw = daemon.raw().await;
     let created = format!("Container 'exit_7' created at '{}'", daemon.root.join("exit_7").display());
-    assert_eq!(raw.ask(&format!("run exit_7{}", " a".repeat(512))).await, created);
+    assert_eq!(raw.ask(&format!("run exit_7{}", " a".repeat(1024))).await, created);
     assert_eq!(raw.ask("wait exit_7").await, "7");
     assert_eq!(
-        raw.ask(&format!("run exit_7{}", " a".repeat(513))).await,
-        "ERR limit the number of arguments is limited to 512 (put them into a file)"
+        raw.ask(&format!("run exit_7{}", " a".repeat(1025))).await,
+        "ERR limit the number of arguments is limited to 1024 (put them into a file)"
     );
     let variables = |n: usize| (0..n).map(|i| format!(" -e A{i}=")).collect::<String>();
     assert_eq!(raw.ask(&format!("run{} exit_7", variables(512))).await, created);
