@@ -23,6 +23,7 @@ mod daemon {
 #[path = "../../src/engine"]
 mod engine {
     pub(crate) mod structure;
+    pub(crate) mod unroll;
 }
 
 pub use error::{Code, Error};

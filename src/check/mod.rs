@@ -24,13 +24,14 @@ use std::path::{Component, Path};
 pub type Check = fn(&[u8]);
 
 /// All of them, each with the name of its target and of its corpus.
-pub const ALL: [(&str, Check); 6] = [
+pub const ALL: [(&str, Check); 7] = [
     ("framing", framing),
     ("logs", logs),
     ("names", names),
     ("requests", requests),
     ("stored", stored),
     ("structure", structure),
+    ("unroll", unroll),
 ];
 
 /// However the network cuts the bytes, the same lines come out, and then the same refusal.
@@ -269,6 +270,11 @@ pub fn logs(file: &[u8]) {
 /// What a module is refused for before it is compiled: it can neither be hidden behind something nor inside of something.
 pub fn structure(wasm: &[u8]) {
     crate::engine::structure::promise(wasm);
+}
+
+/// What is made of a module before it is compiled: whatever it is, it stays as valid and nearly as small.
+pub fn unroll(wasm: &[u8]) {
+    crate::engine::unroll::promise(wasm);
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! files, names or the daemon.
 
 use super::configuration::{VERSION_OF_CODE, configuration};
-use super::structure;
+use super::{structure, unroll};
 use crate::error::{Error, Result};
 use sha2::{Digest, Sha256};
 use std::hash::{Hash, Hasher};
@@ -76,8 +76,15 @@ impl Compiler {
         };
         check_header(wasm)?;
         structure::check(wasm)?;
-        let code = if is_component(wasm) { self.0.precompile_component(wasm) } else { self.0.precompile_module(wasm) };
-        code.map_err(|e| not_compiled(&e))
+        // What is wrong is told of the bytes that somebody wrote, and with their offsets.
+        if let Some(code) = unroll::unroll(wasm).and_then(|unrolled| self.precompile(&unrolled).ok()) {
+            return Ok(code);
+        }
+        self.precompile(wasm).map_err(|e| not_compiled(&e))
+    }
+
+    fn precompile(&self, wasm: &[u8]) -> wasmtime::Result<Vec<u8>> {
+        if is_component(wasm) { self.0.precompile_component(wasm) } else { self.0.precompile_module(wasm) }
     }
 }
 
@@ -160,5 +167,14 @@ mod tests {
         let other =
             Compiler(wasmtime::Engine::new(configuration().max_wasm_stack(1 << 16).epoch_interruption(false)).unwrap());
         assert_ne!(one, other.fingerprint(), "other settings make other code");
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_of_the_bytes_as_they_came() {
+        let wasm = wat::parse_str("(module (func (loop $l br $l)) (func (result i32) i64.const 1))").unwrap();
+        assert!(unroll::unroll(&wasm).is_some());
+        let error = wasmparser::Validator::new().validate_all(&wasm).err().unwrap();
+        let Err(NotCompiled::Refused(why)) = Compiler::new().unwrap().compile(&wasm, false) else { panic!() };
+        assert!(why.contains(&format!("at offset {}", error.offset())), "{why}");
     }
 }

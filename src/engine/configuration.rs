@@ -3,9 +3,9 @@
 use crate::config::fixed;
 use wasmtime::{Config, ModuleVersionStrategy, WasmBacktraceDetails, WasmFeatures};
 
-/// The engine to the last digit, and ours. wasmtime itself compares the first number only, and would run code that a
-/// release with a flaw has compiled.
-pub(super) const VERSION_OF_CODE: &str = concat!("wasmtime 48.0.8, coracle ", env!("CARGO_PKG_VERSION"));
+/// The engine to the last digit, what `unroll` makes of loops, and ours. wasmtime itself compares the first number only, and
+/// would run code that a release with a flaw has compiled.
+pub(super) const VERSION_OF_CODE: &str = concat!("wasmtime 48.0.8, unroll 1, coracle ", env!("CARGO_PKG_VERSION"));
 
 /// The proposals that are on. Everything else is off, and so is whatever a later wasmtime brings: rare, young or costly to
 /// bound. A module that needs more is refused when it is compiled.

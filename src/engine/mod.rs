@@ -12,6 +12,7 @@ mod sandbox;
 mod stdio;
 pub(crate) mod structure;
 mod ticker;
+pub(crate) mod unroll;
 
 pub use compile::{Compiler, NotCompiled};
 pub use disk::{DiskBudget, Floor, Scan, Usage};
