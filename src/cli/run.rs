@@ -70,11 +70,12 @@ fn resolve_environment(args: &mut RunArgs) -> Result<(), Failure> {
 }
 
 async fn attached(target: Target, mut client: Client, args: &RunArgs) -> Outcome {
+    // Before the run is asked for, or a signal right behind that would end this program and leave the run to itself.
+    let mut signals = Signals::new().map_err(|e| Failure::new(format!("cannot listen for signals: {e}")))?;
     client.send(&args.words()).await?;
     let (receiver, sender) = client.split();
     // The name once the run exists: what Ctrl-C has to stop.
     let (created, exists) = watch::channel(None::<Name>);
-    let mut signals = Signals::new().map_err(|e| Failure::new(format!("cannot listen for signals: {e}")))?;
     let interrupted = async {
         signals.next().await;
         if exists.borrow().is_none() {
