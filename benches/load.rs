@@ -213,7 +213,7 @@ async fn logs() {
     let bytes = line.inspect_printed("flood").await;
     let plain = baselines::disk_per_second();
     row(
-        "a guest that prints 64 KiB at a time, kept in its log",
+        "a guest that prints 64 KiB at a time",
         format!("{:.0} MiB/s", bytes / 3.0 / f64::from(1 << 20)),
         format!("write(2) alone {plain:.0} MiB/s"),
     );
