@@ -59,8 +59,11 @@ impl Guard {
     ///
     /// [`Error::Limit`]: it was one too many.
     pub(super) fn request(&mut self) -> Result<()> {
+        if self.is_open() {
+            return Ok(());
+        }
         self.asked += 1;
-        match self.is_open() || self.asked <= UNPROVED_REQUESTS_MAX {
+        match self.asked <= UNPROVED_REQUESTS_MAX {
             true => Ok(()),
             false => Err(Error::Limit {
                 what: "the number of requests before it is shown who asks",
