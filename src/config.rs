@@ -367,6 +367,11 @@ pub mod fixed {
     pub const WRITE_CHARGED_BYTES: usize = 1 << 20;
     /// Reads and writes of a component's streams, and files that are freed, under way at a time; others wait for their turn.
     pub const STREAMS_BUSY_MAX: usize = 8;
+    /// Calls of all guests that work on files at a time, for each processor; but who takes longer than [`FILE_CALL_LATE`] no
+    /// longer counts.
+    pub const FILE_CALLS_EACH: usize = 2;
+    /// How long others wait for a call that works on a file. Most take some ten microseconds.
+    pub const FILE_CALL_LATE: Duration = Duration::from_millis(10);
     /// Entries of a directory that are read ahead for a guest that lists it.
     pub const LISTING_ENTRIES_AHEAD: usize = 32;
     /// Entries of a modules directory that are looked at for a listing.

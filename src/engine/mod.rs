@@ -22,9 +22,10 @@ pub use sandbox::{MemoryBudget, Sandbox};
 pub use stdio::{Sink, StdinPipe};
 pub use ticker::{Paced, set_turn_ticks, step_back_at_ticks};
 
+use crate::config::fixed::FILE_CALLS_EACH;
 use crate::error::{Error, Result};
 use configuration::configuration;
-use disk::{Files, Unfinished};
+use disk::{Files, Gate, Unfinished};
 use sandbox::Host;
 use std::sync::Arc;
 use ticker::Ticker;
@@ -41,6 +42,7 @@ pub struct Engine {
     components: wasmtime::component::Linker<Host>,
     ticker: Ticker,
     unfinished: Arc<Unfinished>,
+    gate: Arc<Gate>,
 }
 
 impl Engine {
@@ -70,7 +72,9 @@ impl Engine {
         let modules = module_linker(&engine).map_err(|e| internal("WASI preview 1 cannot be linked", &e))?;
         let components = component_linker(&engine).map_err(|e| internal("WASI preview 2 cannot be linked", &e))?;
         let ticker = Ticker::start(engine.weak(), ticks).map_err(|e| internal("the ticker thread cannot start", &e))?;
-        Ok(Engine { engine, modules, components, ticker, unfinished: Arc::default() })
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let gate = Arc::new(Gate::new(processors.saturating_mul(FILE_CALLS_EACH)));
+        Ok(Engine { engine, modules, components, ticker, unfinished: Arc::default(), gate })
     }
 
     /// Ends the current tick at once, so that whoever computes is asked now whether it should go on.

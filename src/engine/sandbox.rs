@@ -348,7 +348,8 @@ impl Sandbox {
                 .preopened_dir(directory, guest, perms)
                 .map_err(|e| Error::io(format!("the directory for '{guest}' cannot be opened"), &e))?;
         }
-        let mut disk = Disk::new(used, self.disk.max, self.disk.floor, Arc::clone(&self.memory_total));
+        let mut disk =
+            Disk::new(used, self.disk.max, self.disk.floor, Arc::clone(&self.memory_total), Arc::clone(&engine.gate));
         let lent: Vec<PathBuf> = self.mounts.into_iter().map(|(directory, ..)| directory).collect();
         disk.lend(&lent).map_err(|e| Error::io("a directory of the host cannot be looked at", &e))?;
         let wasi = match world {

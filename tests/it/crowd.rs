@@ -3,6 +3,7 @@
 
 use crate::support::{Cli, Foreground, PATIENCE, Raw, cannot_try, guests, soon};
 use coracle::client::Client;
+use coracle::config::fixed::FILE_CALLS_EACH;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use serde_json::Value;
 use std::net::SocketAddr;
@@ -484,4 +485,46 @@ async fn a_reset_at_any_point_leaves_the_whole_or_nothing() {
     drop(client);
     daemon.wait_for_descriptors(descriptors).await;
     assert_eq!(witness.ask("ping").await, "pong");
+}
+
+/// Calls on files are done by threads that may block, of which there can be hundreds. As long as none of them does block, few
+/// are at it: those of fifty guests that do nothing else would have whoever answers wait behind all of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_of_guests_that_list_directories_keeps_few_threads_busy() {
+    const GUESTS: usize = 50;
+    const ENTRIES: usize = 200;
+    let mut cli = Cli::alone();
+    let daemon = Watched::start(&mut cli, &["--instances", "100"]);
+    daemon.warm_up().await;
+    let listing = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/torture/guests/huge_directory.wat");
+    assert_eq!(cli.run(&["put", "--name", "lists", listing]).await.0, 0);
+    // proc_pid_stat(5): the state stands behind the name in parentheses.
+    let at_work = || {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", daemon.daemon.child.id())).unwrap();
+        let stats = tasks.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("stat")).ok());
+        stats.filter(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" R"))).count()
+    };
+    let mut raw = daemon.raw().await;
+    for i in 0..GUESTS {
+        let name = format!("lists-{i}");
+        assert!(raw.ask(&format!("run --name {name} exit_7")).await.contains("created"));
+        assert_eq!(raw.ask(&format!("wait {name}")).await, "7");
+        for entry in 0..ENTRIES {
+            std::fs::write(cli.directory.path().join("root").join(&name).join(entry.to_string()), "").unwrap();
+        }
+    }
+    for i in 0..GUESTS {
+        assert!(raw.ask(&format!("run --name lists-{i} lists")).await.contains("created"));
+    }
+    let mut samples = vec![];
+    for _ in 0..100 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        samples.push(at_work());
+    }
+    let mean = samples.iter().sum::<usize>() / samples.len();
+    let places = std::thread::available_parallelism().map_or(1, usize::from) * FILE_CALLS_EACH;
+    // With the threads that guests and answers have, and those whose call took long on a slow machine and no longer count. Without
+    // places it is all guests, and more: what is done and not yet taken away.
+    assert!(mean <= places + GUESTS / 3, "{mean} threads run, for {places} places");
+    daemon.end(&cli).await;
 }

@@ -1,7 +1,7 @@
 //! Directories as guests read them: some entries at a time, so that a listing takes a few kilobytes of the daemon's memory
 //! whatever is in the directory. wasmtime-wasi reads the whole of it, for each handle anew.
 
-use super::Key;
+use super::{Gate, Key};
 use crate::config::fixed::LISTING_ENTRIES_AHEAD;
 use std::collections::VecDeque;
 use std::fs::File;
@@ -42,20 +42,19 @@ impl Listing {
     /// # Cancel safety
     ///
     /// Cancelled, it is at its end.
-    pub(super) async fn next(&mut self) -> Result<Option<Entry>> {
+    pub(super) async fn next(&mut self, gate: &Arc<Gate>) -> Result<Option<Entry>> {
         if self.ahead.is_empty()
             && let Some(mut reader) = self.reader.take()
         {
-            let (reader, ahead) = blocking(move || {
+            let read = blocking(move || {
                 let mut ahead = VecDeque::with_capacity(LISTING_ENTRIES_AHEAD);
                 while ahead.len() < LISTING_ENTRIES_AHEAD {
                     let Some(entry) = reader.next()? else { return Ok((None, ahead)) };
                     ahead.push_back(entry);
                 }
                 Ok((Some(reader), ahead))
-            })
-            .await?;
-            (self.reader, self.ahead) = (reader, ahead);
+            });
+            (self.reader, self.ahead) = gate.pass(read).await?;
         }
         Ok(self.ahead.pop_front())
     }

@@ -16,6 +16,7 @@
 
 mod account;
 mod floor;
+mod gate;
 mod listing;
 mod p1;
 mod p2;
@@ -28,6 +29,7 @@ mod unfinished;
 pub(super) use account::OverBudget;
 pub use account::Usage;
 pub use floor::Floor;
+pub(super) use gate::Gate;
 pub(super) use p1::P1;
 pub(super) use p2::{Files, Fs};
 pub(super) use unfinished::Unfinished;
@@ -88,6 +90,8 @@ pub(super) struct Disk {
     memory: Arc<MemoryBudget>,
     /// Makes the numbers that the guest knows its files by.
     numbers: Numbers,
+    /// Where all instances' calls that work on files go through.
+    gate: Arc<Gate>,
 }
 
 /// Numbers of files for a guest, one's own for each store: equal for equal files, and nothing can be told from them of the host's
@@ -117,11 +121,13 @@ struct Shared {
     floor: Option<Arc<Floor>>,
     /// One store's, for what it has threads do while its guest goes on. All guests share them, so none may have many.
     places: Arc<Semaphore>,
+    /// All stores', for the same.
+    gate: Arc<Gate>,
 }
 
 impl Shared {
-    fn new(used: Usage, max: Usage, floor: Option<Arc<Floor>>, places: Arc<Semaphore>) -> Shared {
-        Shared { account: Arc::new(Mutex::new(Account::new(used, max))), floor, places }
+    fn new(used: Usage, max: Usage, floor: Option<Arc<Floor>>, gate: Arc<Gate>, places: Arc<Semaphore>) -> Shared {
+        Shared { account: Arc::new(Mutex::new(Account::new(used, max))), floor, places, gate }
     }
 
     /// Charges what is about to be made, if there is room for it on the disk too.
@@ -152,10 +158,10 @@ impl Shared {
 }
 
 impl Disk {
-    pub(super) fn new(used: Usage, max: Usage, floor: Arc<Floor>, memory: Arc<MemoryBudget>) -> Disk {
+    pub(super) fn new(used: Usage, max: Usage, floor: Arc<Floor>, memory: Arc<MemoryBudget>, gate: Arc<Gate>) -> Disk {
         let places = Arc::new(Semaphore::new(STREAMS_BUSY_MAX));
-        let own = Shared::new(used, max, Some(floor), places);
-        Disk { own, lent: None, open: HashMap::new(), memory, numbers: Numbers::default() }
+        let own = Shared::new(used, max, Some(floor), Arc::clone(&gate), places);
+        Disk { own, lent: None, open: HashMap::new(), memory, numbers: Numbers::default(), gate }
     }
 
     /// Directories that are lent besides.
@@ -170,7 +176,8 @@ impl Disk {
         let roots =
             directories.iter().map(|path| Ok(key(&std::fs::metadata(path)?))).collect::<std::io::Result<_>>()?;
         // Where they are is the client's choice, and so is what is left there.
-        let account = Shared::new(Usage::default(), self.own.lock().max(), None, Arc::clone(&self.own.places));
+        let (gate, places) = (Arc::clone(&self.gate), Arc::clone(&self.own.places));
+        let account = Shared::new(Usage::default(), self.own.lock().max(), None, gate, places);
         self.lent = Some(Lent { account, roots, below: HashMap::new() });
         Ok(())
     }

@@ -135,7 +135,9 @@ impl P1 {
             None => None,
         };
         let written = match offset {
-            Some(offset) => self.ctx.fd_pwrite(mem, fd, buffers, offset).await,
+            Some(offset) => self.disk.gate.pass(self.ctx.fd_pwrite(mem, fd, buffers, offset)).await,
+            None if change.is_some() => self.disk.gate.pass(self.ctx.fd_write(mem, fd, buffers)).await,
+            // A standard stream may have no room for days.
             None => self.ctx.fd_write(mem, fd, buffers).await,
         };
         drop(change);
@@ -172,7 +174,8 @@ impl P1 {
         };
         self.check_kind(mem, &directory, lookup, path).await?;
         let handle = next_handle(&mut self.ctx);
-        let opened = self.ctx.path_open(mem, dir, lookup, path, oflags, rights, inheriting, fdflags).await?;
+        let open = self.ctx.path_open(mem, dir, lookup, path, oflags, rights, inheriting, fdflags);
+        let opened = self.disk.gate.pass(open).await?;
         let mut known = self.opened(&directory, handle)?;
         known.append = fdflags.contains(Fdflags::APPEND);
         self.known(mem).insert(opened.into(), known);
@@ -313,7 +316,7 @@ macro_rules! as_it_is {
     };
     (async $(fn $name:ident($($arg:ident: $type:ty),*) -> $result:ty;)*) => {
         $(async fn $name(&mut self, mem: &mut GuestMemory<'_>, $($arg: $type),*) -> $result {
-            self.ctx.$name(mem, $($arg),*).await
+            self.disk.gate.pass(self.ctx.$name(mem, $($arg),*)).await
         })*
     };
 }
@@ -354,9 +357,16 @@ impl WasiSnapshotPreview1 for P1 {
         fn fd_fdstat_get(fd: Fd) -> Result<types::Fdstat>;
         fn fd_filestat_set_times(fd: Fd, atim: u64, mtim: u64, flags: types::Fstflags) -> Result<()>;
         fn fd_pread(fd: Fd, iovs: types::IovecArray, offset: u64) -> Result<Size>;
-        fn fd_read(fd: Fd, iovs: types::IovecArray) -> Result<Size>;
         fn fd_seek(fd: Fd, offset: i64, whence: types::Whence) -> Result<u64>;
         fn fd_sync(fd: Fd) -> Result<()>;
+    }
+
+    async fn fd_read(&mut self, mem: &mut GuestMemory<'_>, fd: Fd, iovs: types::IovecArray) -> Result<Size> {
+        match self.file(mem, fd) {
+            Some(_) => self.disk.gate.pass(self.ctx.fd_read(mem, fd, iovs)).await,
+            // A standard stream may have nothing for days.
+            None => self.ctx.fd_read(mem, fd, iovs).await,
+        }
     }
 
     async fn poll_oneoff(
@@ -396,7 +406,7 @@ impl WasiSnapshotPreview1 for P1 {
         let directory = Arc::clone(&directory.dir);
         let dirents = Dirents { bytes: vec![], room: usize::try_from(buf_len)?, numbers: self.disk.numbers.clone() };
         let most = self.fuel;
-        let read = blocking(move || dirents.read(&directory, cookie, most)).await;
+        let read = self.disk.gate.pass(blocking(move || dirents.read(&directory, cookie, most))).await;
         let dirents = read.map_err(ErrorCode::from)??;
         let bytes = Size::try_from(dirents.len())?;
         mem.copy_from_slice(&dirents, buf.as_array(bytes))?;
@@ -487,12 +497,12 @@ impl WasiSnapshotPreview1 for P1 {
         path: GuestPtr<str>,
     ) -> Result<types::Filestat> {
         short(path)?;
-        let stat = self.ctx.path_filestat_get(mem, fd, flags, path).await?;
+        let stat = self.disk.gate.pass(self.ctx.path_filestat_get(mem, fd, flags, path)).await?;
         Ok(self.numbered(stat))
     }
 
     async fn fd_filestat_get(&mut self, mem: &mut GuestMemory<'_>, fd: Fd) -> Result<types::Filestat> {
-        let stat = self.ctx.fd_filestat_get(mem, fd).await?;
+        let stat = self.disk.gate.pass(self.ctx.fd_filestat_get(mem, fd)).await?;
         Ok(self.numbered(stat))
     }
 
@@ -505,7 +515,7 @@ impl WasiSnapshotPreview1 for P1 {
         buf_len: Size,
     ) -> Result<Size> {
         short(path)?;
-        self.ctx.path_readlink(mem, fd, path, buf, buf_len).await
+        self.disk.gate.pass(self.ctx.path_readlink(mem, fd, path, buf, buf_len)).await
     }
 
     async fn path_filestat_set_times(
@@ -521,7 +531,7 @@ impl WasiSnapshotPreview1 for P1 {
         short(path)?;
         let directory = self.directory(mem, fd)?;
         self.check_kind(mem, &directory, flags, path).await?;
-        self.ctx.path_filestat_set_times(mem, fd, flags, path, atim, mtim, fst_flags).await
+        self.disk.gate.pass(self.ctx.path_filestat_set_times(mem, fd, flags, path, atim, mtim, fst_flags)).await
     }
 
     async fn path_create_directory(&mut self, mem: &mut GuestMemory<'_>, fd: Fd, path: GuestPtr<str>) -> Result<()> {

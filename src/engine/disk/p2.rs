@@ -112,7 +112,9 @@ impl Fs<'_> {
             return Ok(());
         }
         // What is not there may be made; what cannot be looked at is refused by who opens it.
-        let Ok(stat) = self.view.stat_at(again(dir), path_flags, path.to_owned()).await else { return Ok(()) };
+        let Ok(stat) = self.disk.gate.pass(self.view.stat_at(again(dir), path_flags, path.to_owned())).await else {
+            return Ok(());
+        };
         match stat.type_ {
             DescriptorType::RegularFile | DescriptorType::Directory | DescriptorType::SymbolicLink => Ok(()),
             _ => Err(ErrorCode::NotPermitted.into()),
@@ -127,14 +129,15 @@ impl Fs<'_> {
     /// What would lose this name. `None`: there is nothing, or nothing that may be seen.
     async fn look(&mut self, dir: &Fd, path: &str) -> Option<Target> {
         let nofollow = PathFlags::empty();
-        let stat = self.view.stat_at(again(dir), nofollow, path.to_owned()).await.ok()?;
+        let stat = self.disk.gate.pass(self.view.stat_at(again(dir), nofollow, path.to_owned())).await.ok()?;
         if stat.type_ == DescriptorType::Directory || stat.link_count > 1 {
             return Some(Target::Shared);
         }
         let mut key = None;
         let has_open = self.disk.account(self.is_lent(dir)).lock().is_open(None);
         if stat.type_ == DescriptorType::RegularFile && has_open {
-            key = Some(self.view.metadata_hash_at(again(dir), nofollow, path.to_owned()).await.ok()?.lower);
+            let hash = self.view.metadata_hash_at(again(dir), nofollow, path.to_owned());
+            key = Some(self.disk.gate.pass(hash).await.ok()?.lower);
         }
         Some(Target::File { key, bytes: stat.size })
     }
@@ -149,7 +152,8 @@ impl Fs<'_> {
         flags: DescriptorFlags,
     ) -> FsResult<Fd> {
         self.check_kind(dir, path_flags, path).await?;
-        let opened = self.view.open_at(again(dir), path_flags, path.to_owned(), open_flags, flags).await?;
+        let open = self.view.open_at(again(dir), path_flags, path.to_owned(), open_flags, flags);
+        let opened = self.disk.gate.pass(open).await?;
         match self.opened(dir, &opened) {
             Ok(()) => Ok(opened),
             Err(e) => {
@@ -235,7 +239,7 @@ impl Host for Fs<'_> {
 macro_rules! as_it_is {
     ($(async fn $name:ident($($arg:ident: $type:ty),*) -> $result:ty;)*) => {
         $(async fn $name(&mut self, $($arg: $type),*) -> $result {
-            self.view.$name($($arg),*).await
+            self.disk.gate.pass(self.view.$name($($arg),*)).await
         })*
     };
 }
@@ -255,22 +259,22 @@ impl HostDescriptor for Fs<'_> {
 
     async fn stat_at(&mut self, fd: Fd, path_flags: PathFlags, path: String) -> FsResult<DescriptorStat> {
         short(&path)?;
-        self.view.stat_at(fd, path_flags, path).await
+        self.disk.gate.pass(self.view.stat_at(fd, path_flags, path)).await
     }
 
     async fn readlink_at(&mut self, fd: Fd, path: String) -> FsResult<String> {
         short(&path)?;
-        self.view.readlink_at(fd, path).await
+        self.disk.gate.pass(self.view.readlink_at(fd, path)).await
     }
 
     async fn metadata_hash_at(&mut self, fd: Fd, path_flags: PathFlags, path: String) -> FsResult<MetadataHashValue> {
         short(&path)?;
-        let hash = self.view.metadata_hash_at(fd, path_flags, path).await?;
+        let hash = self.disk.gate.pass(self.view.metadata_hash_at(fd, path_flags, path)).await?;
         Ok(self.disk.numbers.of_hash(&hash))
     }
 
     async fn metadata_hash(&mut self, fd: Fd) -> FsResult<MetadataHashValue> {
-        let hash = self.view.metadata_hash(fd).await?;
+        let hash = self.disk.gate.pass(self.view.metadata_hash(fd)).await?;
         Ok(self.disk.numbers.of_hash(&hash))
     }
 
@@ -284,35 +288,39 @@ impl HostDescriptor for Fs<'_> {
     ) -> FsResult<()> {
         short(&path)?;
         self.check_kind(&fd, path_flags, &path).await?;
-        self.view.set_times_at(fd, path_flags, path, access, modification).await
+        self.disk.gate.pass(self.view.set_times_at(fd, path_flags, path, access, modification)).await
     }
 
     async fn read_directory(&mut self, fd: Fd) -> FsResult<Resource<DirectoryEntryStream>> {
         let Descriptor::Dir(directory) = self.view.table.get(&fd)? else { return Err(ErrorCode::NotDirectory.into()) };
-        let listing = Listing::open(Arc::clone(&directory.dir)).await?;
+        let listing = self.disk.gate.pass(Listing::open(Arc::clone(&directory.dir))).await?;
         // The table has ours in the place of what wasmtime-wasi calls a stream of entries, which nobody else can make.
         Ok(Resource::new_own(self.view.table.push(listing)?.rep()))
     }
 
     async fn set_size(&mut self, fd: Fd, size: u64) -> FsResult<()> {
-        let Some(pin) = self.disk.open.get(&fd.rep()) else { return self.view.set_size(fd, size).await };
+        let Some(pin) = self.disk.open.get(&fd.rep()) else {
+            return self.disk.gate.pass(self.view.set_size(fd, size)).await;
+        };
         let _change = pin.change(size)?;
-        self.view.set_size(fd, size).await
+        self.disk.gate.pass(self.view.set_size(fd, size)).await
     }
 
     async fn write(&mut self, fd: Fd, buf: Vec<u8>, offset: u64) -> FsResult<u64> {
         // Until it is written, which may take a while where many write.
         let large = Some(buf.len()).filter(|bytes| *bytes >= WRITE_CHARGED_BYTES);
         let _charged = self.disk.memory.hold(large.unwrap_or(0)).ok_or(ErrorCode::InsufficientMemory)?;
-        let Some(pin) = self.disk.open.get(&fd.rep()) else { return self.view.write(fd, buf, offset).await };
+        let Some(pin) = self.disk.open.get(&fd.rep()) else {
+            return self.disk.gate.pass(self.view.write(fd, buf, offset)).await;
+        };
         let _change = pin.write(Some(offset), u64::try_from(buf.len()).unwrap_or(u64::MAX))?;
-        self.view.write(fd, buf, offset).await
+        self.disk.gate.pass(self.view.write(fd, buf, offset)).await
     }
 
     async fn create_directory_at(&mut self, fd: Fd, path: String) -> FsResult<()> {
         short(&path)?;
         self.take(&fd, NAME)?;
-        let made = self.view.create_directory_at(again(&fd), path).await;
+        let made = self.disk.gate.pass(self.view.create_directory_at(again(&fd), path)).await;
         self.made(&fd, NAME, made)
     }
 
@@ -320,7 +328,7 @@ impl HostDescriptor for Fs<'_> {
         short(&from).and(short(&to))?;
         self.within_one(&fd, &new_fd)?;
         self.take(&fd, NAME)?;
-        let made = self.view.link_at(again(&fd), flags, from, new_fd, to).await;
+        let made = self.disk.gate.pass(self.view.link_at(again(&fd), flags, from, new_fd, to)).await;
         self.made(&fd, NAME, made)
     }
 
@@ -328,7 +336,7 @@ impl HostDescriptor for Fs<'_> {
         short(&target).and(short(&path))?;
         let link = Usage { bytes: u64::try_from(target.len()).unwrap_or(u64::MAX), files: 1 };
         self.take(&fd, link)?;
-        let made = self.view.symlink_at(again(&fd), target, path).await;
+        let made = self.disk.gate.pass(self.view.symlink_at(again(&fd), target, path)).await;
         self.made(&fd, link, made)
     }
 
@@ -369,7 +377,7 @@ impl HostDescriptor for Fs<'_> {
 
     async fn remove_directory_at(&mut self, fd: Fd, path: String) -> FsResult<()> {
         short(&path)?;
-        self.view.remove_directory_at(again(&fd), path).await?;
+        self.disk.gate.pass(self.view.remove_directory_at(again(&fd), path)).await?;
         self.disk.unnamed(&Target::Shared, self.is_lent(&fd));
         Ok(())
     }
@@ -377,7 +385,7 @@ impl HostDescriptor for Fs<'_> {
     async fn unlink_file_at(&mut self, fd: Fd, path: String) -> FsResult<()> {
         short(&path)?;
         let target = self.look(&fd, &path).await;
-        self.view.unlink_file_at(again(&fd), path).await?;
+        self.disk.gate.pass(self.view.unlink_file_at(again(&fd), path)).await?;
         if let Some(target) = target {
             self.disk.unnamed(&target, self.is_lent(&fd));
         }
@@ -389,7 +397,7 @@ impl HostDescriptor for Fs<'_> {
         self.within_one(&fd, &new_fd)?;
         let target = self.look(&new_fd, &to).await;
         let (old_fd, old_path) = (again(&fd), from.clone());
-        self.view.rename_at(fd, from, new_fd, to).await?;
+        self.disk.gate.pass(self.view.rename_at(fd, from, new_fd, to)).await?;
         // Two names of one file: then rename(2) does nothing, and both stay.
         if let Some(target) = target
             && self.look(&old_fd, &old_path).await.is_none()
@@ -424,7 +432,7 @@ impl HostDirectoryEntryStream for Fs<'_> {
         stream: Resource<DirectoryEntryStream>,
     ) -> FsResult<Option<DirectoryEntry>> {
         let listing: &mut Listing = self.view.table.get_mut(&Resource::new_borrow(stream.rep()))?;
-        let Some(entry) = listing.next().await? else { return Ok(None) };
+        let Some(entry) = listing.next(&self.disk.gate).await? else { return Ok(None) };
         let name = String::from_utf8(entry.name).map_err(|_| ErrorCode::IllegalByteSequence)?;
         Ok(Some(DirectoryEntry { type_: entry.kind, name }))
     }

@@ -19,6 +19,31 @@ const PERMIT_BYTES_MAX: usize = 64 * 1024;
 /// What is read for a guest that waits and has not said how much it wants, in bytes.
 const READ_BYTES: usize = 4096;
 
+/// Has a thread do it, through the gate. If what is returned is dropped, it is done only if that has begun.
+fn start<T: Send + 'static>(
+    pin: &Pin,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> AbortOnDropHandle<Result<T>> {
+    let gate = &pin.account.gate;
+    let at_work = |turn| {
+        AbortOnDropHandle::new(tokio::task::spawn_blocking(move || {
+            let done = work();
+            drop(turn);
+            done
+        }))
+    };
+    match gate.try_enter() {
+        Some(turn) => at_work(turn),
+        None => {
+            let gate = Arc::clone(gate);
+            #[expect(clippy::disallowed_methods, reason = "whoever has the handle waits for it, or ends it")]
+            AbortOnDropHandle::new(tokio::spawn(async move {
+                at_work(gate.enter().await).await.unwrap_or_else(|e| Err(std::io::Error::other(e)))
+            }))
+        }
+    }
+}
+
 /// Writes at its place or at the end.
 pub(super) struct Output {
     pin: Arc<Pin>,
@@ -46,12 +71,12 @@ impl Output {
         self.state = match std::mem::replace(&mut self.state, Writing::Closed) {
             Writing::Parked(bytes, change) => {
                 let at = self.at;
-                Writing::Busy(AbortOnDropHandle::new(tokio::task::spawn_blocking(move || {
+                Writing::Busy(start(&self.pin, move || {
                     let written = write(change.pin.file(), &bytes, at);
                     // The account is set right before another one has the place, and before anybody sees that it is over.
                     drop((change, place));
                     written
-                })))
+                }))
             }
             state => state,
         };
@@ -133,8 +158,6 @@ impl OutputStream for Output {
 
     async fn cancel(&mut self) {
         if let Writing::Busy(work) = std::mem::replace(&mut self.state, Writing::Closed) {
-            work.abort();
-            // It was over, or is now, or will never be.
             let _ended = work.await;
         }
     }
@@ -162,13 +185,13 @@ impl Input {
 
     fn begin(&mut self, size: usize, place: OwnedSemaphorePermit) {
         let (pin, at) = (Arc::clone(&self.pin), self.at);
-        self.state = Reading::Busy(AbortOnDropHandle::new(tokio::task::spawn_blocking(move || {
+        self.state = Reading::Busy(start(&self.pin, move || {
             let mut bytes = BytesMut::zeroed(size.min(PERMIT_BYTES_MAX));
             let read = read(pin.file(), &mut bytes, at);
             drop((pin, place));
             bytes.truncate(read?);
             Ok(bytes.freeze())
-        })));
+        }));
     }
 
     async fn over(&mut self) {
@@ -237,8 +260,6 @@ impl InputStream for Input {
 
     async fn cancel(&mut self) {
         if let Reading::Busy(work) = std::mem::replace(&mut self.state, Reading::Closed) {
-            work.abort();
-            // As above.
             let _ended = work.await;
         }
     }

@@ -46,7 +46,7 @@ impl World {
         let directory = tempfile::tempdir().unwrap();
         let ctx = WasiCtxBuilder::new().preopened_dir(directory.path(), "/", FsPerms::ReadWrite).unwrap().build();
         let memory = Arc::new(MemoryBudget::new(4 << 20));
-        let disk = Disk::new(Usage::default(), Usage { bytes, files: 10 }, floor(0), memory);
+        let disk = Disk::new(Usage::default(), Usage { bytes, files: 10 }, floor(0), memory, Arc::new(Gate::new(4)));
         World { directory, ctx, table: ResourceTable::new(), disk }
     }
 
@@ -170,7 +170,7 @@ async fn waits(ready: impl Future<Output = ()>) -> bool {
 #[test]
 fn few_reads_and_writes_of_one_guest_are_under_way_and_the_others_wait() {
     use crate::config::fixed::STREAMS_BUSY_MAX;
-    let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().max_blocking_threads(1).build().unwrap();
     runtime.block_on(async {
         let mut world = World::new(1000);
         let fd = world.create("a").await;
