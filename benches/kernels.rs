@@ -112,7 +112,7 @@ struct Ours {
 impl Ours {
     fn new() -> Ours {
         Ours {
-            engine: Engine::new().unwrap(),
+            engine: Engine::new(100_000).unwrap(),
             compiler: Compiler::new().unwrap(),
             total: Arc::new(MemoryBudget::new(1 << 30)),
             runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap(),
@@ -164,6 +164,7 @@ fn sandbox(total: &Arc<MemoryBudget>) -> Sandbox {
         table_entries_max: 100_000,
         random_bytes_max: 64 << 10,
         hostcall_bytes_max: 32 << 20,
+        brief: true,
         on_enter: Box::new(|| ()),
     }
 }

@@ -39,6 +39,7 @@ fn sandbox(total: &Arc<MemoryBudget>) -> Sandbox {
         table_entries_max: 100_000,
         random_bytes_max: 64 << 10,
         hostcall_bytes_max: 32 << 20,
+        brief: true,
         on_enter: Box::new(|| ()),
     }
 }
@@ -56,7 +57,7 @@ fn parse(c: &mut Criterion) {
 }
 
 fn run(c: &mut Criterion) {
-    let engine = Engine::new().expect("an engine");
+    let engine = Engine::new(100_000).expect("an engine");
     let text = include_str!("../guest-examples/hello/hello.wat");
     let compiler = Compiler::new().expect("a compiler");
     c.bench_function("compile hello", |b| b.iter(|| black_box(compiler.compile(text.as_bytes(), true).is_ok())));

@@ -367,6 +367,14 @@ pub mod fixed {
     pub const WRITE_CHARGED_BYTES: usize = 1 << 20;
     /// Reads and writes of a component's streams, and files that are freed, under way at a time; others wait for their turn.
     pub const STREAMS_BUSY_MAX: usize = 8;
+    /// Places for stores whose memory, table and stack are used again. More runs at a time are given their own.
+    pub const POOL_PLACES: u32 = 256;
+    /// Bytes of a memory, a table and a stack that stay resident in a free place.
+    pub const POOL_MEMORY_KEPT_BYTES: usize = 64 * 1024;
+    /// See [`POOL_MEMORY_KEPT_BYTES`].
+    pub const POOL_TABLE_KEPT_BYTES: usize = 16 * 1024;
+    /// See [`POOL_MEMORY_KEPT_BYTES`].
+    pub const POOL_STACK_KEPT_BYTES: usize = 16 * 1024;
     /// Calls of all guests that work on files at a time, for each processor; but who takes longer than [`FILE_CALL_LATE`] no
     /// longer counts.
     pub const FILE_CALLS_EACH: usize = 2;

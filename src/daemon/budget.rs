@@ -10,8 +10,8 @@ use crate::error::{Error, Result};
 use crate::model::instance::InstanceId;
 use std::collections::HashMap;
 
-/// Descriptors of the code that an instance runs: wasmtime keeps the file of mapped code open.
-const DESCRIPTORS_CODE: usize = 1;
+/// Descriptors of the code that an instance runs: wasmtime keeps the file of mapped code open, for each of its engines.
+const DESCRIPTORS_CODE: usize = 2;
 /// And of its directory, lent and opened.
 const DESCRIPTORS_DIRECTORY: usize = 2;
 /// Descriptors that it takes to count what is in the directory of an instance. That is before its guest has opened anything.
@@ -165,9 +165,9 @@ fn descriptors_kept(limits: &Limits, compilers: usize) -> usize {
     [
         limits.connections_max.saturating_mul(DESCRIPTORS_CONNECTION),
         compilers.saturating_mul(DESCRIPTORS_COMPILER),
-        // A module that waits to be compiled is an open file, and so is the code of one that is kept in memory.
+        // A module that waits to be compiled is an open file, and the code of one that is kept in memory is as often as above.
         limits.compile_queue_max,
-        limits.module_cache_max,
+        limits.module_cache_max.saturating_mul(DESCRIPTORS_CODE),
         DESCRIPTORS_REMOVAL,
         DESCRIPTORS_REST,
     ]
@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn what_was_promised_is_given_back_whole() {
-        let mut budget = budget(29, 100);
+        let mut budget = budget(30, 100);
         let opens = Needs { reach: Reach::Files, memories: 1 };
         budget.promise(InstanceId(1), opens, 0).unwrap();
         budget.promise(InstanceId(2), opens, 0).unwrap();
@@ -229,12 +229,12 @@ mod tests {
     fn what_the_daemon_itself_may_need_is_kept_back() {
         let mut limits = Config::new(([127, 0, 0, 1], 0).into(), "s".into(), "r".into()).limits;
         let standard = descriptors_kept(&limits, 3);
-        assert_eq!(standard, 3 * 1024 + 3 * 9 + 64 + 64 + 4 + 256);
+        assert_eq!(standard, 3 * 1024 + 3 * 9 + 64 + 2 * 64 + 4 + 256);
         limits.connections_max += 10;
         assert_eq!(descriptors_kept(&limits, 3) - standard, 30, "each may put a module, or read a log");
         limits.compile_queue_max += 1;
         limits.module_cache_max += 1;
-        assert_eq!(descriptors_kept(&limits, 4) - standard, 30 + 2 + 9);
+        assert_eq!(descriptors_kept(&limits, 4) - standard, 30 + 3 + 9);
         limits.connections_max = usize::MAX;
         assert_eq!(descriptors_kept(&limits, usize::MAX), usize::MAX);
         assert!(Budget::new(&limits).unwrap_err().to_string().contains("ulimit -n"));
@@ -243,9 +243,9 @@ mod tests {
     /// Before a guest with few handles runs, its directory is counted.
     #[test]
     fn an_instance_is_promised_what_it_takes_to_count_its_directory() {
-        assert_eq!(most_files(1), 2 + 3);
-        assert_eq!(most_files(2), 2 + 3);
-        assert_eq!(most_files(3), 3 + 3);
+        assert_eq!(most_files(1), 2 + 4);
+        assert_eq!(most_files(2), 2 + 4);
+        assert_eq!(most_files(3), 3 + 4);
         assert_eq!(most_files(usize::MAX), usize::MAX);
     }
 
@@ -255,7 +255,7 @@ mod tests {
         let large = Needs { reach: Reach::Files, memories: 4 };
         budget.promise(InstanceId(1), large, 0).unwrap();
         assert!(budget.promise(InstanceId(2), large, 0).unwrap_err().to_string().contains("--mappings"));
-        assert_eq!((budget.files.promised, budget.mappings.promised), (13, 5));
+        assert_eq!((budget.files.promised, budget.mappings.promised), (14, 5));
         assert!(budget.promise(InstanceId(2), Needs { reach: Reach::Files, memories: usize::MAX }, 0).is_err());
     }
 }

@@ -121,6 +121,7 @@ impl Supervisor {
             table_entries_max: self.0.limits.table_entries_max,
             random_bytes_max: self.0.limits.random_bytes_max,
             hostcall_bytes_max: self.0.limits.hostcall_bytes_max,
+            brief: spec.restart == RestartPolicy::No,
             on_enter: Box::new(move || {
                 assert!(!breaks, "a fault that was asked for");
                 let (supervisor, live, control) = entered;

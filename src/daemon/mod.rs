@@ -142,7 +142,10 @@ impl Daemon {
         let loaded = store.loaded();
         let token = crate::transport::token::read_or_make(&state_dir)?;
         raise_descriptor_limit();
-        let engine = Arc::new(if config.faults.no_ticks { Engine::without_ticks()? } else { Engine::new()? });
+        let engine = Arc::new(match config.faults.no_ticks {
+            true => Engine::without_ticks(config.limits.table_entries_max)?,
+            false => Engine::new(config.limits.table_entries_max)?,
+        });
         let guests = Guests::start(&engine, config)?;
         let tracker = TaskTracker::new();
         let mounts = Mounts::new(config, &state_dir)?;

@@ -5,6 +5,7 @@
 mod compile;
 mod configuration;
 mod disk;
+mod pool;
 mod precompiled;
 mod program;
 mod run;
@@ -22,10 +23,11 @@ pub use sandbox::{MemoryBudget, Sandbox};
 pub use stdio::{Sink, StdinPipe};
 pub use ticker::{Paced, set_turn_ticks, step_back_at_ticks};
 
-use crate::config::fixed::FILE_CALLS_EACH;
+use crate::config::fixed::{FILE_CALLS_EACH, POOL_PLACES};
 use crate::error::{Error, Result};
 use configuration::configuration;
 use disk::{Files, Gate, Unfinished};
+use pool::Pool;
 use sandbox::Host;
 use std::sync::Arc;
 use ticker::Ticker;
@@ -39,6 +41,7 @@ pub const VERSION: &str = "wasmtime 48";
 pub struct Engine {
     engine: wasmtime::Engine,
     modules: wasmtime::Linker<Host>,
+    pool: Option<Pool>,
     components: wasmtime::component::Linker<Host>,
     ticker: Ticker,
     unfinished: Arc<Unfinished>,
@@ -46,13 +49,13 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine with its ticker thread.
+    /// An engine with its ticker thread. `table_entries_max`: what a guest may have in its tables at most.
     ///
     /// # Errors
     ///
     /// [`Error::Internal`] if this machine cannot run the configuration, or no thread can be had.
-    pub fn new() -> Result<Engine> {
-        Engine::with(true)
+    pub fn new(table_entries_max: usize) -> Result<Engine> {
+        Engine::with(table_entries_max, true, POOL_PLACES)
     }
 
     /// One whose thread never ticks: what computes then goes on until [`Engine::tick`] is called.
@@ -60,26 +63,29 @@ impl Engine {
     /// # Errors
     ///
     /// As [`Engine::new`].
-    pub fn without_ticks() -> Result<Engine> {
-        Engine::with(false)
+    pub fn without_ticks(table_entries_max: usize) -> Result<Engine> {
+        Engine::with(table_entries_max, false, POOL_PLACES)
     }
 
-    fn with(ticks: bool) -> Result<Engine> {
+    fn with(table_entries_max: usize, ticks: bool, places: u32) -> Result<Engine> {
         let internal = |what: &str, e: &dyn std::fmt::Display| Error::Internal(format!("{what}: {e}"));
         let mut config = configuration();
         config.enable_compiler(false);
         let engine = wasmtime::Engine::new(&config).map_err(|e| internal("the engine cannot start", &e))?;
         let modules = module_linker(&engine).map_err(|e| internal("WASI preview 1 cannot be linked", &e))?;
         let components = component_linker(&engine).map_err(|e| internal("WASI preview 2 cannot be linked", &e))?;
-        let ticker = Ticker::start(engine.weak(), ticks).map_err(|e| internal("the ticker thread cannot start", &e))?;
+        let pool = Pool::start(config, table_entries_max, places);
+        let engines = [&engine].into_iter().chain(pool.as_ref().map(Pool::engine)).map(wasmtime::Engine::weak);
+        let ticker =
+            Ticker::start(engines.collect(), ticks).map_err(|e| internal("the ticker thread cannot start", &e))?;
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let gate = Arc::new(Gate::new(processors.saturating_mul(FILE_CALLS_EACH)));
-        Ok(Engine { engine, modules, components, ticker, unfinished: Arc::default(), gate })
+        Ok(Engine { engine, modules, pool, components, ticker, unfinished: Arc::default(), gate })
     }
 
     /// Ends the current tick at once, so that whoever computes is asked now whether it should go on.
     pub fn tick(&self) {
-        self.ticker.interrupt(&self.engine);
+        self.ticker.interrupt();
     }
 
     /// Lets the ticker run while `future` is being polled, and only then.
@@ -130,7 +136,7 @@ pub(crate) mod tests {
 
     #[test]
     fn the_daemons_engine_cannot_compile() {
-        let engine = Engine::new().unwrap();
+        let engine = Engine::new(100_000).unwrap();
         let refused = wasmtime::Module::new(&engine.engine, "(module)").err().unwrap();
         assert!(format!("{refused:#}").contains("compil"), "{refused:#}");
     }

@@ -61,7 +61,11 @@ impl Program {
 
 #[derive(Clone)]
 pub(super) enum Kind {
-    Module(InstancePre<Host>),
+    Module {
+        pre: InstancePre<Host>,
+        /// The same for the pool, if it fits.
+        pooled: Option<InstancePre<Host>>,
+    },
     Component(CommandPre<Host>),
 }
 
@@ -73,13 +77,14 @@ impl Engine {
     ///
     /// [`NotLoaded`].
     pub fn load(&self, file: File) -> Result<Program, NotLoaded> {
+        let again = self.pool.as_ref().and_then(|_| file.try_clone().ok());
         match precompiled::load(&self.engine, file).map_err(|e| NotLoaded::Unusable(reason(&e)))? {
-            Code::Module(module) => self.module(&module),
+            Code::Module(module) => self.module(&module, again),
             Code::Component(component) => self.component(&component),
         }
     }
 
-    fn module(&self, module: &Module) -> Result<Program, NotLoaded> {
+    fn module(&self, module: &Module, again: Option<File>) -> Result<Program, NotLoaded> {
         match module.get_export("_start") {
             Some(ExternType::Func(start)) if start.params().len() == 0 && start.results().len() == 0 => {}
             Some(_) => return Err("its `_start` is not a function without parameters and results".to_owned().into()),
@@ -100,7 +105,8 @@ impl Engine {
         let reach = reach.max().unwrap_or(Reach::Nothing);
         let needs = Needs { reach, memories: memories(&module.resources_required())? };
         let pre = self.modules.instantiate_pre(module).map_err(|e| reason(&e))?;
-        Ok(Program { kind: Kind::Module(pre), needs })
+        let pooled = self.pool.as_ref().zip(again).and_then(|(pool, file)| pool.load(file));
+        Ok(Program { kind: Kind::Module { pre, pooled }, needs })
     }
 
     fn component(&self, component: &Component) -> Result<Program, NotLoaded> {
@@ -135,7 +141,7 @@ mod tests {
     use super::*;
 
     fn refusal(bytes: &[u8], text: bool) -> String {
-        match program(&Engine::new().unwrap(), bytes, text) {
+        match program(&Engine::new(100_000).unwrap(), bytes, text) {
             Err(why) => why,
             _ => panic!("{} was not refused", String::from_utf8_lossy(bytes)),
         }
@@ -143,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_program_says_what_it_needs() {
-        let engine = Engine::new().unwrap();
+        let engine = Engine::new(100_000).unwrap();
         let needs = |text: &str| program(&engine, text.as_bytes(), true).unwrap().needs();
         let opens = "(module (import \"wasi_snapshot_preview1\" \"path_open\"
             (func (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32))) (memory 1) (func (export \"_start\")))";

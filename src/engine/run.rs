@@ -21,7 +21,7 @@ use wasmtime_wasi::p2::bindings::CommandPre;
 pub async fn run(engine: &Engine, program: &Program, mut sandbox: Sandbox) -> Ended {
     let limits = (sandbox.memory_bytes_max, sandbox.table_entries_max);
     let world = match program.kind {
-        Kind::Module(_) => World::Module,
+        Kind::Module { .. } => World::Module,
         Kind::Component(_) => World::Component,
     };
     let used = match program.needs().reach {
@@ -37,12 +37,20 @@ pub async fn run(engine: &Engine, program: &Program, mut sandbox: Sandbox) -> En
         Ok(used) => used,
         Err(e) => return failed("io", format!("cannot see how much is in its directory: {e}")),
     };
-    let mut store = match sandbox.into_store(engine, world, used) {
+    let place = match (&program.kind, &engine.pool) {
+        (Kind::Module { pooled: Some(pre), .. }, Some(pool)) if sandbox.brief => {
+            pool.place().map(|place| (pre, pool, place))
+        }
+        _ => None,
+    };
+    let of = place.as_ref().map_or(&engine.engine, |(_, pool, _)| pool.engine());
+    // It goes before its place does.
+    let mut store = match sandbox.into_store(engine, of, world, used) {
         Ok(store) => store,
         Err(e) => return failed("io", e.to_string()),
     };
     let result = match &program.kind {
-        Kind::Module(pre) => run_module(&mut store, pre).await,
+        Kind::Module { pre, .. } => run_module(&mut store, place.as_ref().map_or(pre, |(pooled, ..)| *pooled)).await,
         Kind::Component(pre) => run_component(&mut store, pre).await,
     };
     // The next run begins with what is in the directory.
@@ -226,7 +234,7 @@ mod tests {
     use crate::model::instance::MESSAGE_BYTES_MAX;
 
     fn run_text(text: &str) -> Ended {
-        let engine = Engine::new().unwrap();
+        let engine = Engine::new(100_000).unwrap();
         let program = super::super::tests::program(&engine, text.as_bytes(), true).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(engine.paced(run(&engine, &program, bare())))
@@ -385,7 +393,7 @@ mod tests {
                 (i32.const 1) (i64.const 64) (i64.const 0) (i32.const 0) (i32.const 16)))
               (drop (call $write (i32.const 1) (i32.const 8) (i32.const 1) (i32.const 20)))
               (drop (call $write (i32.load (i32.const 16)) (i32.const 8) (i32.const 1) (i32.const 20)))))";
-        let engine = Engine::new().unwrap();
+        let engine = Engine::new(100_000).unwrap();
         let program = super::super::tests::program(&engine, text.as_bytes(), true).unwrap();
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         runtime.enable_all().max_blocking_threads(1).build().unwrap().block_on(async {

@@ -47,6 +47,8 @@ pub struct Sandbox {
     pub random_bytes_max: usize,
     /// Host memory that one call may take, in bytes.
     pub hostcall_bytes_max: usize,
+    /// Whether it is to end by itself, and probably soon: then it may have a place that is used again.
+    pub brief: bool,
     /// Called once, when guest code is entered.
     pub on_enter: Box<dyn FnOnce() + Send>,
 }
@@ -321,12 +323,18 @@ pub(super) enum World {
 }
 
 impl Sandbox {
-    /// Builds the store. `used` is what is in the directory. Limits, deadline and the pre-emption at each tick are set before any guest code can run.
+    /// Builds the store, in the engine's own engine or that of its pool. `used` is what is in the directory. Limits, deadline and the pre-emption at each tick are set before any guest code can run.
     ///
     /// # Errors
     ///
     /// [`Error::Io`] if the directory cannot be opened.
-    pub(super) fn into_store(self, engine: &Engine, world: World, used: Usage) -> Result<Store<Host>> {
+    pub(super) fn into_store(
+        self,
+        engine: &Engine,
+        of: &wasmtime::Engine,
+        world: World,
+        used: Usage,
+    ) -> Result<Store<Host>> {
         let mut builder = WasiCtxBuilder::new();
         builder
             .args(&self.args)
@@ -359,7 +367,7 @@ impl Sandbox {
         let memory = Memory::new(self.memory_bytes_max, self.table_entries_max, self.memory_total);
         let leaves = self.directory.map(|directory| (directory, Arc::clone(&engine.unfinished)));
         let host = Host { wasi, memory, on_enter: Some(self.on_enter), leaves };
-        let mut store = Store::new(&engine.engine, host);
+        let mut store = Store::new(of, host);
         store.data_mut().table().set_max_capacity(self.handles_max);
         store.limiter(|host| &mut host.memory);
         // A component's own numbers for them, and for resources that it makes without asking anybody. Each may be lent to a call
@@ -412,6 +420,7 @@ pub(super) mod tests {
             table_entries_max: 100_000,
             random_bytes_max: 64 << 10,
             hostcall_bytes_max: 32 << 20,
+            brief: true,
             on_enter: Box::new(|| ()),
         }
     }
@@ -503,8 +512,8 @@ pub(super) mod tests {
         let address = IpSocketAddress::Ipv4(Ipv4SocketAddress { port, address: (127, 0, 0, 1) });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let engine = Engine::new().unwrap();
-            let mut store = bare().into_store(&engine, World::Component, Usage::default()).unwrap();
+            let engine = Engine::new(100_000).unwrap();
+            let mut store = bare().into_store(&engine, &engine.engine, World::Component, Usage::default()).unwrap();
             let mut sockets = store.data_mut().sockets();
             let network = sockets.instance_network().unwrap();
             let again = || Resource::new_borrow(network.rep());

@@ -1,4 +1,4 @@
-//! The clock of pre-emption: an OS thread that advances the engine's epoch while guest code runs, and sleeps while none does.
+//! The clock of pre-emption: an OS thread that advances the engines' epochs while guest code runs, and sleeps while none does.
 //!
 //! A timer of the guests' runtime would starve behind the very guests that it should interrupt.
 
@@ -15,8 +15,9 @@ use wasmtime::EngineWeak;
 /// Ticks without a guest before the thread goes to sleep: waking it costs a system call, so not after each short run.
 const IDLE_TICKS: u32 = 100;
 
-#[derive(Default)]
 struct Shared {
+    /// Whose epochs are advanced: all at each tick.
+    engines: Vec<EngineWeak>,
     /// Guests that are being polled right now.
     polled: AtomicUsize,
     /// Ticks so far.
@@ -57,10 +58,12 @@ pub fn step_back_at_ticks() {
 }
 
 impl Shared {
-    fn tick(&self, engine: &wasmtime::Engine) {
+    /// False: no engine is left.
+    fn tick(&self) -> bool {
         // Counted first: a guest that is asked at this tick must not take it for an earlier one.
         self.ticks.fetch_add(1, SeqCst);
-        engine.increment_epoch();
+        let engines = self.engines.iter().filter_map(EngineWeak::upgrade);
+        engines.inspect(wasmtime::Engine::increment_epoch).count() > 0
     }
 
     fn turn(&self) -> Turn {
@@ -95,15 +98,22 @@ pub(super) struct Ticker {
 
 impl Ticker {
     /// `ticks`: whether the thread ticks at all.
-    pub(super) fn start(engine: EngineWeak, ticks: bool) -> std::io::Result<Ticker> {
-        let shared = Arc::new(Shared::default());
+    pub(super) fn start(engines: Vec<EngineWeak>, ticks: bool) -> std::io::Result<Ticker> {
+        let shared = Arc::new(Shared {
+            engines,
+            polled: AtomicUsize::new(0),
+            ticks: AtomicU64::new(0),
+            interrupts: AtomicU64::new(0),
+            asleep: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+        });
         let theirs = Arc::clone(&shared);
         let stands_still = move |shared: &Shared| {
             while !shared.ended.load(SeqCst) {
                 thread::park();
             }
         };
-        let run = move || if ticks { tick(&engine, &theirs) } else { stands_still(&theirs) };
+        let run = move || if ticks { tick(&theirs) } else { stands_still(&theirs) };
         let handle = thread::Builder::new().name("ticker".into()).spawn(run)?;
         Ok(Ticker { shared, thread: handle.thread().clone() })
     }
@@ -116,9 +126,9 @@ impl Ticker {
         Turns(Arc::clone(&self.shared))
     }
 
-    pub(super) fn interrupt(&self, engine: &wasmtime::Engine) {
+    pub(super) fn interrupt(&self) {
         self.shared.interrupts.fetch_add(1, SeqCst);
-        self.shared.tick(engine);
+        self.shared.tick();
     }
 }
 
@@ -129,7 +139,7 @@ impl Drop for Ticker {
     }
 }
 
-fn tick(engine: &EngineWeak, shared: &Shared) {
+fn tick(shared: &Shared) {
     let mut idle = 0;
     while !shared.ended.load(SeqCst) {
         if idle < IDLE_TICKS {
@@ -149,9 +159,8 @@ fn tick(engine: &EngineWeak, shared: &Shared) {
             continue;
         }
         idle = 0;
-        match engine.upgrade() {
-            Some(engine) => shared.tick(&engine),
-            None => return,
+        if !shared.tick() {
+            return;
         }
     }
 }
@@ -204,7 +213,7 @@ mod tests {
 
     #[test]
     fn the_epoch_stands_still_while_nobody_computes() {
-        let engine = super::super::Engine::new().unwrap();
+        let engine = super::super::Engine::new(100_000).unwrap();
         let wait_asleep = || {
             while !engine.ticker.shared.asleep.load(SeqCst) {
                 thread::yield_now();

@@ -238,7 +238,7 @@ fn a_trap_in_a_loop_is_told_as_it_was() {
         shapes().iter().find(|(shape, _)| *shape == "a trap").unwrap().1
     );
     assert!(unroll(&wat::parse_str(&text).unwrap()).is_some());
-    let engine = super::super::Engine::new().unwrap();
+    let engine = super::super::Engine::new(100_000).unwrap();
     let program = super::super::tests::program(&engine, text.as_bytes(), true).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let ended =
