@@ -1,5 +1,6 @@
 //! Front doors of the daemon. They translate, call the supervisor and translate back; they decide nothing.
 
+mod ahead;
 mod connection;
 pub mod door;
 mod guard;

@@ -1,5 +1,6 @@
 //! The line protocol: read a request, call the supervisor, write the reply. `docs/protocol.md` specifies it.
 
+use super::ahead::Ahead;
 use super::connection::{self, Closed, Incoming, Outgoing};
 use super::guard::Guard;
 use super::several::Gone;
@@ -59,54 +60,53 @@ impl Connection {
     }
 
     pub(super) async fn serve(mut self) {
+        let mut ahead = Ahead::default();
         loop {
-            // Programs end their lines; for them silence is only a slow network.
-            let silence = self.format == WireFormat::Plain;
-            let line = tokio::select! {
-                biased;
-                // First: one that goes on asking what it may ask is not to stay for ever.
-                error = self.guard.too_late() => Err(Closed::Refused(error)),
-                line = self.incoming.line(silence) => line,
-                () = self.supervisor.shutdown_requested() => break,
-            };
-            let line = match line {
-                Ok(line) => line,
-                Err(Closed::Peer) => break,
-                Err(Closed::Refused(error)) => return self.refuse(&error).await,
-            };
-            let words = match self.words(&line) {
-                // A blank line, or a comment: no request, and not the first one.
-                Ok(Ok(words)) if words.is_empty() => continue,
-                Ok(words) => {
-                    self.incoming.begin();
-                    if let Err(error) = self.guard.request() {
-                        return self.refuse(&error).await;
-                    }
-                    words
+            match ahead.watch(self.one()).await {
+                Ok(Outcome::Next) if self.refusals < fixed::REFUSALS_MAX => ahead.breathe().await,
+                Ok(Outcome::Next | Outcome::Close) => break,
+                // The close is what tells that the state directory is free again.
+                Ok(Outcome::UntilTheEnd) => {
+                    return self.supervisor.clone().keep(Box::new((self.incoming, self.outgoing)));
                 }
                 Err(error) => return self.refuse(&error).await,
-            };
-            let words = match words {
-                Ok(words) => words,
-                Err(error) => match self.reply(Err(error)).await {
-                    Outcome::Next if self.refusals < fixed::REFUSALS_MAX => continue,
-                    _ => break,
-                },
-            };
-            let outcome = match request::parse(&words) {
-                Ok(Parsed::Help(text)) => self.reply(Ok(Reply::Help(text))).await,
-                Ok(Parsed::Request(request)) => self.request(request).await,
-                Err(error) => self.reply(Err(error)).await,
-            };
-            match outcome {
-                Outcome::Next if self.refusals < fixed::REFUSALS_MAX => {}
-                Outcome::Next | Outcome::Close => break,
-                // The close is what tells that the state directory is free again.
-                Outcome::UntilTheEnd => return self.supervisor.clone().keep(Box::new((self.incoming, self.outgoing))),
             }
         }
         self.outgoing.finish().await;
         self.incoming.linger().await;
+    }
+
+    /// Waits for a request, and answers it. An error closes the connection.
+    async fn one(&mut self) -> Result<Outcome> {
+        // Programs end their lines; for them silence is only a slow network.
+        let silence = self.format == WireFormat::Plain;
+        let line = tokio::select! {
+            biased;
+            // First: one that goes on asking what it may ask is not to stay for ever.
+            error = self.guard.too_late() => Err(Closed::Refused(error)),
+            line = self.incoming.line(silence) => line,
+            () = self.supervisor.shutdown_requested() => return Ok(Outcome::Close),
+        };
+        let line = match line {
+            Ok(line) => line,
+            Err(Closed::Peer) => return Ok(Outcome::Close),
+            Err(Closed::Refused(error)) => return Err(error),
+        };
+        let words = match self.words(&line)? {
+            // A blank line, or a comment: no request, and not the first one.
+            Ok(words) if words.is_empty() => return Ok(Outcome::Next),
+            words => {
+                self.incoming.begin();
+                self.guard.request()?;
+                words
+            }
+        };
+        let parsed = words.and_then(|words| request::parse(&words));
+        Ok(match parsed {
+            Ok(Parsed::Help(text)) => self.reply(Ok(Reply::Help(text))).await,
+            Ok(Parsed::Request(request)) => self.request(request).await,
+            Err(error) => self.reply(Err(error)).await,
+        })
     }
 
     /// Says why, and closes; nothing that came after is interpreted.
