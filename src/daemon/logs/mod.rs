@@ -42,7 +42,7 @@ use tokio::sync::{Notify, watch};
 use writer::Work;
 
 /// What may wait to be written, in bytes with what each piece costs.
-const PENDING_BYTES_MAX: usize = 256 * 1024;
+const PENDING_BYTES_MAX: usize = 128 * 1024;
 /// How much is enough to be written at a time, likewise, and makes it urgent.
 const FLUSH_BYTES: usize = 64 * 1024;
 /// A line that is printed in pieces is one record, as long as it has no more bytes than this.
