@@ -457,6 +457,48 @@ async fn beyond_loopback_there_is_tls_and_the_token_or_nothing() {
     assert!(!rest.windows(9).any(|w| w == b"Available"), "{rest:?}");
 }
 
+/// The end of TLS is a message, for which a client that reads nothing leaves no room: its place comes back all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_nothing_over_tls_does_not_keep_its_place() {
+    let files = tempfile::tempdir().unwrap();
+    let (certificate, key) = certificate(files.path());
+    let cert = certificate.clone();
+    let daemon = Harness::with(move |config| {
+        (config.tls_cert, config.tls_key) = (Some(cert), Some(key));
+        config.limits.connections_max = 1;
+        config.limits.stall = Duration::from_secs(1);
+    })
+    .await;
+    let connect = || {
+        let target = Target::tls("127.0.0.1", daemon.address, &certificate);
+        Client::connect(target.with_token(Some(token_of(&daemon))))
+    };
+    let mut reads_nothing = connect().await.unwrap();
+    reads_nothing.run(&["--name", "long", "exit_7", &"x".repeat(7500)]).await.unwrap();
+    // More than the sockets hold, so that what is sent stalls, and then the end of it.
+    let asking = async {
+        for _ in 0..5000 {
+            if reads_nothing.send(&["inspect", "long"]).await.is_err() {
+                break;
+            }
+        }
+        std::future::pending::<()>().await;
+    };
+    let served = async {
+        loop {
+            match connect().await {
+                Ok(client) => return client,
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    };
+    let mut next = tokio::select! {
+        () = asking => unreachable!("it stays"),
+        next = soon("the only place for somebody else", served) => next,
+    };
+    assert_eq!(next.list().await.unwrap().len(), 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dangerous_door_is_not_opened() {
     let directory = tempfile::tempdir().unwrap();
