@@ -76,22 +76,31 @@ impl Mounts {
     ///
     /// As there; [`Error::Io`] if it takes too long.
     pub(super) async fn lend(self: &Arc<Mounts>, mounts: &[Mount]) -> Result<Vec<Mounted>> {
+        let (this, wanted) = (Arc::clone(self), mounts.to_vec());
+        self.in_turn(OPEN_WITHIN, move || this.open(&wanted)).await
+    }
+
+    /// Has its turn of those who open at a time, and waits for that and for the opening no longer than `within`.
+    async fn in_turn<T: Send + 'static>(
+        &self,
+        within: Duration,
+        open: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let opened = async {
             let late = || Error::Internal("nobody closes it".to_owned());
             let turn = Arc::clone(&self.opening).acquire_owned().await.map_err(|_| late())?;
-            let (this, wanted) = (Arc::clone(self), mounts.to_vec());
             // The turn is not over before the thread is free again, or threads that hang would be as many as there are.
             blocking(move || {
-                let opened = this.open(&wanted);
+                let opened = open();
                 drop(turn);
                 opened
             })
             .await
         };
-        match tokio::time::timeout(OPEN_WITHIN, opened).await {
+        match tokio::time::timeout(within, opened).await {
             Ok(opened) => opened,
             Err(_) => {
-                let late = humantime::format_duration(OPEN_WITHIN);
+                let late = humantime::format_duration(within);
                 Err(Error::io("cannot open the directories of -v", &format!("it took more than {late}")))
             }
         }
@@ -191,6 +200,10 @@ fn is_within(
 #[cfg(target_os = "linux")]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::runtime::{Builder, Handle};
+    use tokio::task::JoinSet;
+    use tokio_util::sync::CancellationToken;
 
     fn mount(host: &Path) -> Mount {
         Mount { host: host.to_str().unwrap().to_owned(), guest: "/data".into(), read_only: false }
@@ -241,5 +254,51 @@ mod tests {
             let error = mounts.open(&[mount(&dir.path().join(refused))]).unwrap_err();
             assert!(error.to_string().contains("--mount-root"), "{error}");
         }
+    }
+
+    /// Threads that open in a directory of a server that is gone hang, for as long as it is gone: a few of those that others
+    /// need do, and nobody waits for ever.
+    #[test]
+    fn directories_that_hang_take_few_threads_and_are_not_waited_for() {
+        const THREADS: usize = OPENING_MAX + 2;
+        const PATIENCE: Duration = Duration::from_secs(60);
+        let dir = tempfile::tempdir().unwrap();
+        for made in ["state", "data"] {
+            std::fs::create_dir(dir.path().join(made)).unwrap();
+        }
+        let config = Config::new(([127, 0, 0, 1], 0).into(), dir.path().join("state"), dir.path().into());
+        let mounts = Arc::new(Mounts::new(&config, &dir.path().join("state")).unwrap());
+        let threads = Builder::new_current_thread().enable_all().max_blocking_threads(THREADS).build();
+        threads.unwrap().block_on(async {
+            let (hanging, back) = (Arc::new(AtomicUsize::new(0)), CancellationToken::new());
+            // Also where this test fails, or its end would wait for them.
+            let comes_back = back.clone().drop_guard();
+            // Those that hang keep their turns when nobody waits for them any more: the second time there are none left.
+            for _ in 0..2 {
+                let mut waiting = JoinSet::new();
+                for _ in 0..3 * THREADS {
+                    let (mounts, hanging, back) = (Arc::clone(&mounts), Arc::clone(&hanging), back.clone());
+                    waiting.spawn(async move {
+                        let open = move || {
+                            hanging.fetch_add(1, Ordering::Relaxed);
+                            Handle::current().block_on(back.cancelled());
+                            Ok(())
+                        };
+                        mounts.in_turn(Duration::from_millis(100), open).await
+                    });
+                }
+                let all = tokio::time::timeout(PATIENCE, waiting.join_all());
+                for late in all.await.expect("nobody waits for ever") {
+                    assert!(late.unwrap_err().to_string().contains("it took more than 100ms"));
+                }
+            }
+            let other = tokio::time::timeout(PATIENCE, blocking(|| ()));
+            other.await.expect("there are threads left for others");
+            assert!(hanging.load(Ordering::Relaxed) <= OPENING_MAX);
+            drop(comes_back);
+            let wanted = [mount(&dir.path().join("data"))];
+            let lent = tokio::time::timeout(PATIENCE, mounts.lend(&wanted)).await;
+            assert_eq!(lent.expect("turns come back").unwrap().len(), 1);
+        });
     }
 }
