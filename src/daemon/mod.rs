@@ -307,3 +307,42 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
         Err(e) => std::panic::resume_unwind(e.into_panic()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    /// Those that may block may all do so, in directories of servers that are gone.
+    #[test]
+    fn the_end_needs_none_of_the_threads_that_may_hang() {
+        const THREADS: usize = 4;
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("state");
+        let config = Config::new(([127, 0, 0, 1], 0).into(), state.clone(), dir.path().join("root"));
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = builder.worker_threads(2).max_blocking_threads(THREADS).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let daemon = Daemon::open(&config).await.unwrap();
+            let back = CancellationToken::new();
+            // Also where this test fails, or its end would wait for them.
+            let comes_back = back.clone().drop_guard();
+            let hanging = Arc::new(tokio::sync::Barrier::new(THREADS + 1));
+            for _ in 0..THREADS {
+                let (back, hanging) = (back.clone(), Arc::clone(&hanging));
+                let hangs = move || {
+                    let until = async { tokio::join!(hanging.wait(), back.cancelled()) };
+                    tokio::runtime::Handle::current().block_on(until);
+                };
+                drop(tokio::task::spawn_blocking(hangs));
+            }
+            hanging.wait().await;
+            daemon.supervisor().shut_down();
+            let ended = tokio::time::timeout(Duration::from_secs(60), daemon.ended());
+            ended.await.expect("the daemon ends, whoever hangs");
+            // In order: the directory is free for the next one.
+            Store::open(&state, config.durability, &config.limits).unwrap();
+            drop(comes_back);
+        });
+    }
+}
