@@ -1,5 +1,7 @@
 //! The store, against the registry that it follows and against files that are not what they should be.
 
+mod questions;
+
 use super::*;
 use crate::config::Config;
 use crate::model::event::EventKind;
