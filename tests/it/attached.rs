@@ -4,6 +4,9 @@ use crate::support::{Harness, soon};
 use coracle::client::{Next, Receiver};
 use coracle::model::reply::{InstanceView, StreamEvent};
 use coracle::model::request::StdStream;
+use coracle::transport::socket_path;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Reads a run to its end: what it printed on each stream, and how it ended.
 async fn to_end(receiver: &mut Receiver) -> (Vec<u8>, Vec<u8>, InstanceView) {
@@ -73,6 +76,48 @@ async fn a_slow_reader_holds_up_its_own_guest_only() {
     let line = "a line of sixty-six bytes, printed as often as there is time for.\n";
     assert!(out.chunks(line.len()).all(|c| line.as_bytes().starts_with(c)), "nothing was left out in between");
     assert!(out.len() < 64 << 20, "{}", out.len());
+}
+
+/// There is always more output than its client has taken, and the input comes in between.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_floods_its_client_hears_it() {
+    let daemon = Harness::with_limits(|l| l.log_bytes_max = 64 << 10).await;
+    // A component only says whether it failed.
+    for (guest, code) in [("until_input", 42), ("until_input-p2", 1)] {
+        // Less is on its way in a Unix socket than the daemon sends of a guest at a time.
+        let mut client = tokio::net::UnixStream::connect(socket_path(&daemon.state)).await.unwrap();
+        client.write_all(format!("format json\nrun --attach -i {guest}\n").as_bytes()).await.unwrap();
+        let log = daemon.supervisor.log(&daemon.wait_for_state(guest, "running").await.name).unwrap();
+        soon("a guest that waits for its client", async {
+            let mut before = 0;
+            loop {
+                match log.dropped().await {
+                    printed if printed > 0 && printed == before => return,
+                    printed => before = printed,
+                }
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        })
+        .await;
+        client.write_all(b"{\"stdin\":{\"text\":\"*\"}}\n").await.unwrap();
+        let (mut piece, mut end, mut taken) = (vec![0; 16 << 10], vec![], 0);
+        loop {
+            let read = soon("output", client.read(&mut piece)).await.unwrap();
+            if read == 0 {
+                break;
+            }
+            taken += read;
+            assert!(taken < 32 << 20, "{guest} did not hear its client");
+            end.extend_from_slice(&piece[..read]);
+            end.drain(..end.len().saturating_sub(4096));
+            // So the guest has filled up again when the daemon looks for more.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let end = String::from_utf8(end).unwrap();
+        let end = end.lines().last().unwrap();
+        assert!(end.contains(&format!("\"exit_code\":{code},")), "{end}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
