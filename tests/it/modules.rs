@@ -41,6 +41,33 @@ async fn stored_comes_before_directories_before_built_in() {
     assert_eq!(daemon.run_to_end(&["hello"]).await.exit_code, Some(4));
 }
 
+/// What it sent goes with it; but the compilation that it began is also that of others, who sent the same.
+#[tokio::test]
+async fn a_put_waits_for_a_compilation_that_somebody_began_who_has_left() {
+    let daemon = Harness::start().await;
+    let text = exits_with(6);
+    let mut finishing = vec![];
+    for name in ["left", "stays"] {
+        let upload = daemon.supervisor.begin_put(&name.parse().unwrap(), text.len() as u64, true).unwrap();
+        let upload = upload.write(text.clone().into()).await.unwrap();
+        finishing.push(Box::pin(upload.finish(None, |_| ())));
+    }
+    for finish in &mut finishing {
+        // Begins it, or joins it: on one thread nothing of it is done before this test waits for something.
+        tokio::select! {
+            biased;
+            _ = finish => panic!("nothing was compiled yet"),
+            () = std::future::ready(()) => {}
+        }
+    }
+    let stays = finishing.pop().unwrap();
+    drop(finishing);
+    let stored = soon("the module of who stays", stays).await.unwrap();
+    assert_eq!((stored.name.as_str(), daemon.supervisor.compilations()), ("stays", 1));
+    assert_eq!(daemon.run_to_end(&["stays"]).await.exit_code, Some(6));
+    assert!(daemon.raw().await.ask("run left").await.starts_with("ERR no-module"));
+}
+
 /// The same size and, for a coarse clock, the same time: what counts is the content.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_may_be_replaced_while_the_daemon_runs() {
