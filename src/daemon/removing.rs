@@ -323,6 +323,45 @@ mod tests {
         daemon.ended().await;
     }
 
+    /// Has an instance that has ended.
+    fn ended(supervisor: &Supervisor, state: &mut State, name: &str, now: Timestamp) {
+        // As a run does, without a guest.
+        let launched = launch(name);
+        let created = state.registry.decide_run(&launched.module, Arc::clone(&launched), 10, now).unwrap();
+        let id = created.id;
+        supervisor.apply(state, created);
+        let ended = Ended::new(ExitStatus::Exited(0), "exit", None);
+        let ended = state.registry.ended(id, ended, false, || Duration::ZERO, now);
+        supervisor.apply(state, ended);
+    }
+
+    /// On one thread, so that whoever comes in between was let in.
+    #[tokio::test]
+    async fn a_prune_of_many_lets_others_in_between() {
+        const PAGES: usize = 4;
+        const MANY: usize = PAGES * fixed::LIST_PAGE;
+        let dir = tempfile::tempdir().unwrap();
+        let daemon = open(dir.path()).await;
+        let supervisor = daemon.supervisor();
+        for i in 0..MANY {
+            ended(supervisor, &mut supervisor.lock(), &format!("many-{i}"), clock::now());
+        }
+        let filter = Filter::of_prune(&[]).unwrap();
+        let others = async {
+            let mut looks = 0;
+            while supervisor.lock().registry.len() == MANY {
+                looks += 1;
+                tokio::task::yield_now().await;
+            }
+            looks
+        };
+        let (removed, looks) = tokio::join!(biased; supervisor.prune(&filter, false), others);
+        assert_eq!(removed.unwrap().len(), MANY);
+        assert!(looks >= PAGES, "{looks}");
+        supervisor.shut_down();
+        daemon.ended().await;
+    }
+
     /// Whoever sets the clock to another year does not lose what ended today.
     #[tokio::test(flavor = "multi_thread")]
     async fn a_clock_that_is_set_forward_removes_nothing() {
@@ -335,15 +374,8 @@ mod tests {
         };
         {
             let mut state = supervisor.lock();
-            // As a run does, without a guest.
-            let launched = launch("a");
             let start = clock::both();
-            let created = state.registry.decide_run(&launched.module, Arc::clone(&launched), 10, start.wall).unwrap();
-            let id = created.id;
-            supervisor.apply(&mut state, created);
-            let ended = Ended::new(ExitStatus::Exited(0), "exit", None);
-            let ended = state.registry.ended(id, ended, false, || Duration::ZERO, start.wall);
-            supervisor.apply(&mut state, ended);
+            ended(supervisor, &mut state, "a", start.wall);
 
             let year = HOUR * 24 * 365;
             let jumped = later(start, year, HOUR);
