@@ -88,6 +88,12 @@ fn main() {
     {
         return runtime.block_on(serve(Path::new(directory), how));
     }
+    if let [_, mode, number, address] = args.as_slice()
+        && mode == "flood"
+    {
+        let (number, address) = (number.parse().expect("a number"), address.parse().expect("an address"));
+        return runtime.block_on(clients::flood(number, address));
+    }
     let only = args.iter().skip(1).find(|a| !a.starts_with('-')).map(String::as_str);
     let wanted = |part: &str| only.is_none_or(|only| only == part);
     runtime.block_on(async {

@@ -375,8 +375,10 @@ pub mod fixed {
     pub const POOL_TABLE_KEPT_BYTES: usize = 16 * 1024;
     /// See [`POOL_MEMORY_KEPT_BYTES`].
     pub const POOL_STACK_KEPT_BYTES: usize = 16 * 1024;
-    /// How long a client that sends requests ahead is answered without a pause, and how long that pause is.
+    /// How long a client that sends requests ahead is answered without a pause.
     pub const AHEAD_MAX: Duration = Duration::from_millis(1);
+    /// And how long that pause is.
+    pub const AHEAD_PAUSE: Duration = Duration::from_millis(4);
     /// Calls of all guests that work on files at a time, for each processor; but who takes longer than [`FILE_CALL_LATE`] no
     /// longer counts.
     pub const FILE_CALLS_EACH: usize = 2;

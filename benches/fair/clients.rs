@@ -1,8 +1,10 @@
-//! Clients that misbehave, and what that costs another one: each flood goes on while the witness asks.
+//! Clients that misbehave, and what that costs another one: each flood goes on while the witness asks. They are a process of
+//! their own, which takes processors as any other would: what that costs is shown by one that only computes.
 
 use super::{Daemon, Plain, Queue, hello, row, time};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::process::{Child, Command};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpSocket, TcpStream};
@@ -13,8 +15,39 @@ const RECORDS: usize = 1000;
 const PINGS: usize = 5000;
 const RUNS: usize = 1000;
 
-pub(super) async fn clients() {
-    println!("\n{:44} {:>6} {:>9} {:>9} {:>9}", "ms, another client of the daemon", "n", "p50", "p99", "worst");
+/// What is done, by how many at a time.
+const FLOODS: [(&str, usize, Option<Begin>); 9] = [
+    ("nobody else", 0, None),
+    ("1 thread that computes, and asks nothing", 1, Some(|_| Box::pin(compute()))),
+    ("2 threads that compute, and ask nothing", 2, Some(|_| Box::pin(compute()))),
+    ("10,000 that connect and stay", 10, Some(|a| Box::pin(stay(a)))),
+    ("300 that write a byte at a time", 300, Some(|a| Box::pin(write_slowly(a)))),
+    ("20 that ask for 4 MiB of list, read slowly", 20, Some(|a| Box::pin(read_slowly(a)))),
+    ("20 that ask for lists and read nothing", 20, Some(|a| Box::pin(read_nothing(a)))),
+    ("1 that sends pings ahead, without end", 1, Some(|a| Box::pin(ask_ahead(a)))),
+    ("4 that ask and reset", 4, Some(|a| Box::pin(reset(a)))),
+];
+
+/// This program once more, as the flood with that number.
+struct Flooding(Child);
+
+impl Flooding {
+    fn start(number: usize, address: SocketAddr) -> Flooding {
+        let this = std::env::current_exe().expect("this program has a path");
+        let child = Command::new(this).args(["flood", &number.to_string(), &address.to_string()]).spawn();
+        Flooding(child.expect("it starts"))
+    }
+}
+
+impl Drop for Flooding {
+    fn drop(&mut self) {
+        let _gone = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
+/// Floods until it is killed.
+pub(super) async fn flood(number: usize, address: SocketAddr) {
     // Ten thousand connections are as many descriptors here too.
     #[cfg(unix)]
     {
@@ -23,16 +56,18 @@ pub(super) async fn clients() {
         limit.current = limit.maximum;
         setrlimit(Resource::Nofile, limit).expect("the soft limit may be as high as the hard one");
     }
-    let floods: [(&str, usize, Option<Begin>); 7] = [
-        ("nobody else", 0, None),
-        ("10,000 that connect and stay", 10, Some(|a| Box::pin(stay(a)))),
-        ("300 that write a byte at a time", 300, Some(|a| Box::pin(write_slowly(a)))),
-        ("20 that ask for 4 MiB of list, read slowly", 20, Some(|a| Box::pin(read_slowly(a)))),
-        ("20 that ask for lists and read nothing", 20, Some(|a| Box::pin(read_nothing(a)))),
-        ("1 that sends pings ahead, without end", 1, Some(|a| Box::pin(ask_ahead(a)))),
-        ("4 that ask and reset", 4, Some(|a| Box::pin(reset(a)))),
-    ];
-    for (name, many, flood) in floods {
+    let (_, many, begin) = FLOODS[number];
+    let mut all = JoinSet::new();
+    for _ in 0..many {
+        all.spawn(begin.expect("a flood")(address));
+    }
+    all.join_next().await.expect("there is one").expect("they go on");
+    panic!("one of them has ended");
+}
+
+pub(super) async fn clients() {
+    println!("\n{:44} {:>6} {:>9} {:>9} {:>9}", "ms, another client of the daemon", "n", "p50", "p99", "worst");
+    for (number, (name, _, flood)) in FLOODS.into_iter().enumerate() {
         let daemon = Daemon::start(Queue::Fair);
         let mut client = daemon.client().await;
         let padding = "x".repeat(3500);
@@ -43,11 +78,8 @@ pub(super) async fn clients() {
         let stream = TcpStream::connect(daemon.address).await.expect("a connection");
         stream.set_nodelay(true).expect("a socket");
         let mut plain = Plain(BufReader::new(stream));
-        let mut flooding = JoinSet::new();
-        if let Some(flood) = flood {
-            for _ in 0..many {
-                flooding.spawn(flood(daemon.address));
-            }
+        let mut flooding = flood.map(|_| Flooding::start(number, daemon.address));
+        if flooding.is_some() {
             tokio::time::sleep(Duration::from_secs(2)).await;
         }
         let mut times = vec![];
@@ -60,8 +92,8 @@ pub(super) async fn clients() {
             time(&mut times, hello(&mut client)).await;
         }
         row(&format!("run hello, wait: {name}"), times, None);
-        assert!(flooding.try_join_next().is_none(), "one of them has ended");
-        flooding.abort_all();
+        let ended = flooding.as_mut().and_then(|Flooding(child)| child.try_wait().expect("a child"));
+        assert!(ended.is_none(), "it floods to the end");
     }
 }
 
@@ -94,6 +126,13 @@ async fn stay(address: SocketAddr) {
             }
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn compute() {
+    loop {
+        std::hint::black_box((0..100_000u64).sum::<u64>());
+        tokio::task::yield_now().await;
     }
 }
 

@@ -1,7 +1,7 @@
 //! Clients that send requests ahead, faster than they are answered: their answers cost a processor as long as they like.
 //! Those who wait for one answer before they ask again never do. So whoever is answered without a pause takes one.
 
-use crate::config::fixed::AHEAD_MAX;
+use crate::config::fixed::{AHEAD_MAX, AHEAD_PAUSE};
 use std::pin::pin;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -36,7 +36,7 @@ impl Ahead {
     /// Cancel safe.
     pub(super) async fn breathe(&mut self) {
         if self.busy() >= AHEAD_MAX {
-            tokio::time::sleep(AHEAD_MAX).await;
+            tokio::time::sleep(AHEAD_PAUSE).await;
             self.since = None;
         }
     }
@@ -61,7 +61,7 @@ mod tests {
         ahead.since = begun.checked_sub(AHEAD_MAX);
         let before = Instant::now();
         ahead.breathe().await;
-        assert!(before.elapsed() >= AHEAD_MAX && ahead.since.is_none());
+        assert!(before.elapsed() >= AHEAD_PAUSE && ahead.since.is_none());
         // Whatever it waited for, and however long ago it began.
         ahead.since = begun.checked_sub(AHEAD_MAX);
         ahead.watch(tokio::task::yield_now()).await;
