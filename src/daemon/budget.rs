@@ -5,12 +5,13 @@
 
 use crate::config::Limits;
 use crate::daemon::compile;
-use crate::engine::{Needs, Reach};
+use crate::engine::{Code, Needs, Program, Reach};
 use crate::error::{Error, Result};
 use crate::model::instance::InstanceId;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
-/// Descriptors of the code that an instance runs: wasmtime keeps the file of mapped code open, for each of its engines.
+/// Descriptors of code that instances run: wasmtime keeps the file of mapped code open, for each of its engines.
 const DESCRIPTORS_CODE: usize = 2;
 /// And of its directory, lent and opened.
 const DESCRIPTORS_DIRECTORY: usize = 2;
@@ -46,6 +47,8 @@ pub(super) struct Budget {
     mappings: Account,
     /// What the present run of each instance was promised.
     held: HashMap<InstanceId, Promise>,
+    /// How many of those run each code, which all of them have together.
+    codes: HashMap<Code, usize>,
 }
 
 #[derive(Debug)]
@@ -54,10 +57,11 @@ struct Account {
     max: usize,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Promise {
     files: usize,
     mappings: usize,
+    code: Code,
 }
 
 impl Budget {
@@ -72,7 +76,7 @@ impl Budget {
         let mappings = limits
             .mappings_max
             .unwrap_or_else(|| (maps().saturating_sub(MAPS_KEPT) / MAPS_EACH).min(MAPPINGS_OF_ADDRESSES));
-        let one = most_files(limits.handles_max);
+        let one = most_files(limits.handles_max).saturating_add(DESCRIPTORS_CODE);
         if files < one {
             return Err(Error::Denied(format!(
                 "the system allows too few open files for one instance: {files} are left of them, and it may need {one}; raise \
@@ -85,6 +89,7 @@ impl Budget {
             files: account(files),
             mappings: account(mappings),
             held: HashMap::new(),
+            codes: HashMap::new(),
         })
     }
 
@@ -93,32 +98,36 @@ impl Budget {
     /// # Errors
     ///
     /// [`Error::Limit`]; nothing is promised then.
-    pub(super) fn promise(&mut self, id: InstanceId, needs: Needs, mounts: usize) -> Result<()> {
-        let promise = Promise {
-            // Each directory of the host is lent and opened, as its own is.
-            files: 2 * mounts
-                + match needs.reach {
-                    Reach::Nothing => DESCRIPTORS_CODE,
-                    Reach::Directory => DESCRIPTORS_CODE + DESCRIPTORS_DIRECTORY,
-                    Reach::Files => most_files(self.handles_max),
-                },
-            // Its stack is one more.
-            mappings: needs.memories.saturating_add(1),
-        };
-        self.files.take(promise.files).map_err(|max| Error::Limit {
+    pub(super) fn promise(&mut self, id: InstanceId, program: &Program, mounts: usize) -> Result<()> {
+        self.promise_for(id, program.code(), program.needs(), mounts)
+    }
+
+    fn promise_for(&mut self, id: InstanceId, code: &Code, needs: Needs, mounts: usize) -> Result<()> {
+        // Each directory of the host is lent and opened, as its own is.
+        let files = 2 * mounts
+            + match needs.reach {
+                Reach::Nothing => 0,
+                Reach::Directory => DESCRIPTORS_DIRECTORY,
+                Reach::Files => most_files(self.handles_max),
+            };
+        let of_code = if self.codes.contains_key(code) { 0 } else { DESCRIPTORS_CODE };
+        // Its stack is one more.
+        let mappings = needs.memories.saturating_add(1);
+        self.files.take(files.saturating_add(of_code)).map_err(|max| Error::Limit {
             what: "the number of files that all instances may open",
             limit: max.to_string(),
             name: "--open-files, --handles, ulimit -n",
         })?;
-        self.mappings.take(promise.mappings).map_err(|max| {
-            self.files.promised -= promise.files;
+        self.mappings.take(mappings).map_err(|max| {
+            self.files.promised -= files + of_code;
             Error::Limit {
                 what: "the number of memories and stacks of all instances",
                 limit: max.to_string(),
                 name: "--mappings, vm.max_map_count",
             }
         })?;
-        let before = self.held.insert(id, promise);
+        *self.codes.entry(code.clone()).or_default() += 1;
+        let before = self.held.insert(id, Promise { files, mappings, code: code.clone() });
         assert!(before.is_none(), "an instance has one run at a time");
         Ok(())
     }
@@ -138,6 +147,13 @@ impl Budget {
         if let Some(promise) = self.held.remove(&id) {
             self.files.promised -= promise.files;
             self.mappings.promised -= promise.mappings;
+            if let Entry::Occupied(mut of_code) = self.codes.entry(promise.code) {
+                *of_code.get_mut() -= 1;
+                if *of_code.get() == 0 {
+                    of_code.remove();
+                    self.files.promised -= DESCRIPTORS_CODE;
+                }
+            }
         }
     }
 }
@@ -155,9 +171,9 @@ impl Account {
     }
 }
 
-/// Descriptors of an instance that opens what it may.
+/// Descriptors of an instance that opens what it may, but for those of its code.
 fn most_files(handles_max: usize) -> usize {
-    handles_max.max(DESCRIPTORS_COUNT).saturating_add(DESCRIPTORS_CODE + DESCRIPTORS_DIRECTORY)
+    handles_max.max(DESCRIPTORS_COUNT).saturating_add(DESCRIPTORS_DIRECTORY)
 }
 
 /// Descriptors that are kept back for the daemon itself, at the most that it could need at one time.
@@ -214,15 +230,25 @@ mod tests {
     #[test]
     fn what_was_promised_is_given_back_whole() {
         let mut budget = budget(30, 100);
+        let (one, other) = (Code::default(), Code::default());
         let opens = Needs { reach: Reach::Files, memories: 1 };
-        budget.promise(InstanceId(1), opens, 0).unwrap();
-        budget.promise(InstanceId(2), opens, 0).unwrap();
-        assert!(budget.promise(InstanceId(3), opens, 0).unwrap_err().to_string().contains("--open-files"));
-        budget.promise(InstanceId(3), Needs { reach: Reach::Nothing, memories: 1 }, 0).unwrap();
+        budget.promise_for(InstanceId(1), &one, opens, 0).unwrap();
+        budget.promise_for(InstanceId(2), &other, opens, 0).unwrap();
+        assert_eq!(budget.files.promised, 28);
+        assert!(budget.promise_for(InstanceId(3), &one, opens, 0).unwrap_err().to_string().contains("--open-files"));
+        let prints = Needs { reach: Reach::Nothing, memories: 1 };
+        budget.promise_for(InstanceId(3), &one, prints, 0).unwrap();
+        assert_eq!(budget.files.promised, 28, "code that somebody runs already takes nothing more");
+        budget.promise_for(InstanceId(4), &Code::default(), prints, 0).unwrap();
+        assert!(budget.promise_for(InstanceId(5), &Code::default(), prints, 0).is_err());
+        budget.promise_for(InstanceId(5), &one, prints, 0).unwrap();
         for id in [1, 2, 3, 3] {
             budget.release(InstanceId(id));
         }
-        assert_eq!((budget.files.promised, budget.mappings.promised), (0, 0));
+        assert_eq!(budget.files.promised, 4, "two codes that are run, and nothing else");
+        budget.release(InstanceId(5));
+        budget.release(InstanceId(4));
+        assert_eq!((budget.files.promised, budget.mappings.promised, budget.codes.len()), (0, 0, 0));
     }
 
     #[test]
@@ -243,9 +269,9 @@ mod tests {
     /// Before a guest with few handles runs, its directory is counted.
     #[test]
     fn an_instance_is_promised_what_it_takes_to_count_its_directory() {
-        assert_eq!(most_files(1), 2 + 4);
-        assert_eq!(most_files(2), 2 + 4);
-        assert_eq!(most_files(3), 3 + 4);
+        assert_eq!(most_files(1), 2 + 2);
+        assert_eq!(most_files(2), 2 + 2);
+        assert_eq!(most_files(3), 3 + 2);
         assert_eq!(most_files(usize::MAX), usize::MAX);
     }
 
@@ -253,9 +279,14 @@ mod tests {
     fn a_refusal_promises_nothing() {
         let mut budget = budget(1000, 5);
         let large = Needs { reach: Reach::Files, memories: 4 };
-        budget.promise(InstanceId(1), large, 0).unwrap();
-        assert!(budget.promise(InstanceId(2), large, 0).unwrap_err().to_string().contains("--mappings"));
-        assert_eq!((budget.files.promised, budget.mappings.promised), (14, 5));
-        assert!(budget.promise(InstanceId(2), Needs { reach: Reach::Files, memories: usize::MAX }, 0).is_err());
+        let code = Code::default();
+        budget.promise_for(InstanceId(1), &code, large, 0).unwrap();
+        for other in [&code, &Code::default()] {
+            let refused = budget.promise_for(InstanceId(2), other, large, 0).unwrap_err();
+            assert!(refused.to_string().contains("--mappings"), "{refused}");
+            assert_eq!((budget.files.promised, budget.mappings.promised, budget.codes.len()), (14, 5, 1));
+        }
+        let endless = Needs { reach: Reach::Files, memories: usize::MAX };
+        assert!(budget.promise_for(InstanceId(2), &code, endless, 0).is_err());
     }
 }

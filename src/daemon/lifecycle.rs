@@ -252,7 +252,7 @@ impl Supervisor {
                 // It came while the run was being prepared; the pause knows what to do.
                 return Next::Pause(Duration::ZERO);
             }
-            match state.budget.promise(id, ready.loaded.program.needs(), ready.mounts.len()) {
+            match state.budget.promise(id, &ready.loaded.program, ready.mounts.len()) {
                 Ok(()) => {
                     let event = state.registry.next_run(id, launch, clock::now());
                     let run = event.run;

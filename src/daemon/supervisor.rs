@@ -325,7 +325,7 @@ impl Supervisor {
             return Err(Error::NotFound(spec.name.to_string()));
         }
         let event = state.registry.decide_run(&spec.name, launch, self.0.limits.instances_max, clock::now())?;
-        state.budget.promise(event.id, ready.loaded.program.needs(), ready.mounts.len())?;
+        state.budget.promise(event.id, &ready.loaded.program, ready.mounts.len())?;
         let (id, run) = (event.id, event.run);
         let (ticket, recorded) = self.apply_run(&mut state, event, &spec);
         let log = self.0.logs.get(id);

@@ -17,7 +17,7 @@ pub(crate) mod unroll;
 
 pub use compile::{Compiler, NotCompiled};
 pub use disk::{DiskBudget, Floor, Scan, Usage};
-pub use program::{Needs, NotLoaded, Program, Reach};
+pub use program::{Code, Needs, NotLoaded, Program, Reach};
 pub use run::run;
 pub use sandbox::{MemoryBudget, Sandbox};
 pub use stdio::{Sink, StdinPipe};

@@ -2,10 +2,12 @@
 
 use super::Engine;
 use super::compile::reason;
-use super::precompiled::{self, Code};
+use super::precompiled::{self, Code as Loaded};
 use super::sandbox::Host;
 use crate::config::fixed;
 use std::fs::File;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 use wasmtime::component::Component;
 use wasmtime::{ExternType, InstancePre, Module};
 use wasmtime_wasi::p2::bindings::CommandPre;
@@ -15,6 +17,25 @@ use wasmtime_wasi::p2::bindings::CommandPre;
 pub struct Program {
     pub(super) kind: Kind,
     needs: Needs,
+    code: Code,
+}
+
+/// Which code that is in memory, for as long as anybody holds this: equal for clones of a [`Program`], and for no others.
+#[derive(Debug, Clone, Default)]
+pub struct Code(Arc<()>);
+
+impl PartialEq for Code {
+    fn eq(&self, other: &Code) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Code {}
+
+impl Hash for Code {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).hash(state);
+    }
 }
 
 /// What an instance of a program may take of what all share.
@@ -57,6 +78,11 @@ impl Program {
     pub fn needs(&self) -> Needs {
         self.needs
     }
+
+    /// Which code it is.
+    pub fn code(&self) -> &Code {
+        &self.code
+    }
 }
 
 #[derive(Clone)]
@@ -79,8 +105,8 @@ impl Engine {
     pub fn load(&self, file: File) -> Result<Program, NotLoaded> {
         let again = self.pool.as_ref().and_then(|_| file.try_clone().ok());
         match precompiled::load(&self.engine, file).map_err(|e| NotLoaded::Unusable(reason(&e)))? {
-            Code::Module(module) => self.module(&module, again),
-            Code::Component(component) => self.component(&component),
+            Loaded::Module(module) => self.module(&module, again),
+            Loaded::Component(component) => self.component(&component),
         }
     }
 
@@ -106,7 +132,7 @@ impl Engine {
         let needs = Needs { reach, memories: memories(&module.resources_required())? };
         let pre = self.modules.instantiate_pre(module).map_err(|e| reason(&e))?;
         let pooled = self.pool.as_ref().zip(again).and_then(|(pool, file)| pool.load(file));
-        Ok(Program { kind: Kind::Module { pre, pooled }, needs })
+        Ok(Program { kind: Kind::Module { pre, pooled }, needs, code: Code::default() })
     }
 
     fn component(&self, component: &Component) -> Result<Program, NotLoaded> {
@@ -121,7 +147,10 @@ impl Engine {
         let memories = component.resources_required().map_or(Ok(fixed::MEMORIES_MAX), |r| memories(&r))?;
         let pre = self.components.instantiate_pre(component).map_err(|e| reason(&e))?;
         match CommandPre::new(pre) {
-            Ok(pre) => Ok(Program { kind: Kind::Component(pre), needs: Needs { reach, memories } }),
+            Ok(pre) => {
+                let needs = Needs { reach, memories };
+                Ok(Program { kind: Kind::Component(pre), needs, code: Code::default() })
+            }
             Err(_) => Err("it does not export wasi:cli/run: it is a library, not a program".to_owned().into()),
         }
     }
