@@ -246,8 +246,8 @@ pub struct Limits {
     /// what the system allows the daemon, less what connections need]
     #[arg(long = "open-files", value_name = "N", value_parser = parse_count::<1_000_000_000>)]
     pub open_files_max: Option<usize>,
-    /// Memories and stacks of all instances together: each takes addresses and entries of the system's map [default: what
-    /// the system allows the daemon]
+    /// Entries of the system's map for all instances together: three for each memory, two for each stack [default: what the
+    /// system allows the daemon]
     #[arg(long = "mappings", value_name = "N", value_parser = parse_count::<1_000_000_000>)]
     pub mappings_max: Option<usize>,
     /// Random bytes that a guest gets in one call; filling more is a long step that nothing can interrupt

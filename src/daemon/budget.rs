@@ -32,10 +32,12 @@ const DESCRIPTORS_REMOVAL: usize = 4;
 const DESCRIPTORS_REST: usize = 256;
 /// Entries of the memory map that are kept back: code, heaps, stacks of threads.
 const MAPS_KEPT: usize = 8_192;
-/// Entries for one mapping of ours: accessible part, reservation, guards.
-const MAPS_EACH: usize = 3;
-/// Mappings that fit the 47 bits of addresses of a process with 4 GiB for each, and room left over.
-const MAPPINGS_OF_ADDRESSES: usize = 20_000;
+/// Entries for a memory: the guard before it, what is accessible, and what is reserved behind that.
+const MAPS_MEMORY: usize = 3;
+/// Entries for a stack and its guard.
+const MAPS_STACK: usize = 2;
+/// Memories that fit the 47 bits of addresses of a process with 4 GiB for each, and room left over.
+const MEMORIES_OF_ADDRESSES: usize = 20_000;
 /// `vm.max_map_count` where it cannot be read.
 const MAPS_GUESS: usize = 65_530;
 
@@ -73,9 +75,8 @@ impl Budget {
     pub(super) fn new(limits: &Limits) -> Result<Budget> {
         let kept = || descriptors_kept(limits, compile::processes_max());
         let files = limits.open_files_max.unwrap_or_else(|| descriptors().saturating_sub(kept()));
-        let mappings = limits
-            .mappings_max
-            .unwrap_or_else(|| (maps().saturating_sub(MAPS_KEPT) / MAPS_EACH).min(MAPPINGS_OF_ADDRESSES));
+        let of_addresses = MEMORIES_OF_ADDRESSES * (MAPS_MEMORY + MAPS_STACK);
+        let mappings = limits.mappings_max.unwrap_or_else(|| maps().saturating_sub(MAPS_KEPT).min(of_addresses));
         let one = most_files(limits.handles_max).saturating_add(DESCRIPTORS_CODE);
         if files < one {
             return Err(Error::Denied(format!(
@@ -111,8 +112,7 @@ impl Budget {
                 Reach::Files => most_files(self.handles_max),
             };
         let of_code = if self.codes.contains_key(code) { 0 } else { DESCRIPTORS_CODE };
-        // Its stack is one more.
-        let mappings = needs.memories.saturating_add(1);
+        let mappings = needs.memories.saturating_mul(MAPS_MEMORY).saturating_add(MAPS_STACK);
         self.files.take(files.saturating_add(of_code)).map_err(|max| Error::Limit {
             what: "the number of files that all instances may open",
             limit: max.to_string(),
@@ -121,7 +121,7 @@ impl Budget {
         self.mappings.take(mappings).map_err(|max| {
             self.files.promised -= files + of_code;
             Error::Limit {
-                what: "the number of memories and stacks of all instances",
+                what: "the number of mappings (three for a memory, two for a stack) of all instances",
                 limit: max.to_string(),
                 name: "--mappings, vm.max_map_count",
             }
@@ -277,14 +277,14 @@ mod tests {
 
     #[test]
     fn a_refusal_promises_nothing() {
-        let mut budget = budget(1000, 5);
+        let mut budget = budget(1000, 14);
         let large = Needs { reach: Reach::Files, memories: 4 };
         let code = Code::default();
         budget.promise_for(InstanceId(1), &code, large, 0).unwrap();
         for other in [&code, &Code::default()] {
             let refused = budget.promise_for(InstanceId(2), other, large, 0).unwrap_err();
             assert!(refused.to_string().contains("--mappings"), "{refused}");
-            assert_eq!((budget.files.promised, budget.mappings.promised, budget.codes.len()), (14, 5, 1));
+            assert_eq!((budget.files.promised, budget.mappings.promised, budget.codes.len()), (14, 14, 1));
         }
         let endless = Needs { reach: Reach::Files, memories: usize::MAX };
         assert!(budget.promise_for(InstanceId(2), &code, endless, 0).is_err());

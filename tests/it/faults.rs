@@ -36,7 +36,7 @@ async fn a_run_that_broke_holds_nothing_back() {
     let daemon = Harness::with(|config| {
         config.faults.panics_at_output = vec!["chatty".into()];
         config.faults.panics_in_task = vec!["both".into()];
-        config.limits.mappings_max = Some(2);
+        config.limits.mappings_max = Some(5);
         config.limits.instances_max = 1;
     })
     .await;

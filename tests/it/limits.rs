@@ -437,9 +437,9 @@ async fn open_files_of_all_instances_are_bounded_by_what_they_could_open() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn memories_and_stacks_of_all_instances_are_bounded() {
-    let daemon = Harness::with_limits(|l| l.mappings_max = Some(5)).await;
+    let daemon = Harness::with_limits(|l| l.mappings_max = Some(14)).await;
     let mut raw = daemon.raw().await;
-    assert!(raw.ask("run --name a sleep").await.contains("created"), "a memory and a stack");
+    assert!(raw.ask("run --name a sleep").await.contains("created"), "a memory and a stack, five entries of the map");
     assert!(raw.ask("run --name b sleep").await.contains("created"));
     let refusal = raw.ask("run --name c sleep").await;
     assert!(refusal.starts_with("ERR limit ") && refusal.contains("--mappings"), "{refusal}");
@@ -507,7 +507,7 @@ async fn limits_shows_every_limit_with_its_value_and_use() {
         ("--module-cache", Some(64), Some(2)),
         ("--compile-cpu", Some(120_000), None),
         ("--compile-queue", Some(64), Some(0)),
-        ("--mappings", None, Some(2)),
+        ("--mappings", None, Some(5)),
     ] {
         let limit = find(flag);
         assert_eq!(limit.used, used, "{flag}");
