@@ -3,7 +3,7 @@
 //! The real daemon in a process of its own and its clients on the same machine, in one table. Machines differ and are noisy, so
 //! each figure stands beside one of the same run that anybody can place: a server that writes the name into a dictionary and
 //! runs nothing, plain wasmtime in this process, a program that the system starts. Takes about four minutes; `load PART` is a
-//! part of it: rate, latency, list, stop, logs, density, cold.
+//! part of it: rate, latency, list, stop, logs, density, growth, cold.
 
 #![expect(clippy::print_stdout, reason = "the table is what this program is for")]
 
@@ -35,6 +35,7 @@ fn main() {
         }
         if wanted("latency") {
             latency().await;
+            half().await;
         }
         if wanted("list") {
             list().await;
@@ -47,6 +48,9 @@ fn main() {
         }
         if wanted("density") {
             density().await;
+        }
+        if wanted("growth") {
+            growth().await;
         }
         if wanted("cold") {
             cold().await;
@@ -156,6 +160,44 @@ async fn latency() {
     }
 }
 
+/// How long runs take that come in time, half as many as there could be: from when each was to begin, so that one that is held
+/// up makes those behind it late too.
+async fn half() {
+    const CONNECTIONS: u32 = 32;
+    let daemon = Daemon::start(&[]);
+    let most = per_second(daemon.address, CONNECTIONS as usize, 1, to_its_end).await;
+    let each = Duration::from_secs_f64(f64::from(CONNECTIONS) / (most / 2.0));
+    let mut tasks = JoinSet::new();
+    let first = tokio::time::Instant::now() + Duration::from_millis(100);
+    for i in 0..CONNECTIONS {
+        let mut line = Line::connect(daemon.address).await;
+        tasks.spawn(async move {
+            let (text, replies) = to_its_end(&format!("h{i}"));
+            let mut times = vec![];
+            // Not all of them at the same moment.
+            let mut due = first + each * i / CONNECTIONS;
+            while due < first + 2 * PERIOD {
+                tokio::time::sleep_until(due).await;
+                line.exchange(&text, replies).await;
+                times.push(due.elapsed());
+                due += each;
+            }
+            times
+        });
+    }
+    let mut times: Vec<Duration> = tasks.join_all().await.concat();
+    times.sort_unstable();
+    row(
+        &format!(
+            "run hello to its end at {:.0}/s, half of the most: p50",
+            times.len() as f64 / 2.0 / PERIOD.as_secs_f64()
+        ),
+        ms(at(&times, 500)),
+        "timers wake within 1 ms",
+    );
+    row("p99", ms(at(&times, 990)), "goal 1 ms");
+}
+
 async fn list() {
     for many in [10, 10_000] {
         let daemon = Daemon::start(&["--keep", "20000"]);
@@ -249,6 +291,43 @@ async fn density() {
     let begun = Instant::now();
     daemon.end().await;
     row("to end them all, and the daemon", format!("{:.2} s", begun.elapsed().as_secs_f64()), "at most 10 s");
+}
+
+/// What one costs among so many that sleep: how cost grows with them.
+async fn growth() {
+    let daemon = Daemon::start(&["--instances", "100000"]);
+    let mut line = Line::connect(daemon.address).await;
+    let mut alive = 0;
+    for many in [1, 10, 100, 1_000, 10_000, 100_000] {
+        let (begun, before) = (Instant::now(), alive);
+        alive += daemon.fill_more(alive, many, "sleep").await;
+        let start = begun.elapsed().as_secs_f64() * 1e6 / (alive - before).max(1) as f64;
+        let (mut lists, mut runs, mut stops) = (vec![], vec![], vec![]);
+        for _ in 0..if many > 1_000 { 50 } else { 200 } {
+            lists.push(timed(&mut line, "list\n", 1).await);
+            runs.push(timed(&mut line, "run hello\nwait hello\n", 2).await);
+            line.exchange("run --name stopped sleep\n", 1).await;
+            stops.push(timed(&mut line, "stop stopped\n", 1).await);
+        }
+        for times in [&mut lists, &mut runs, &mut stops] {
+            times.sort_unstable();
+        }
+        row(
+            &format!("{alive} that sleep: list, run hello to its end, stop, p50"),
+            format!("{:.2}, {:.2}, {:.2}", at(&lists, 500), at(&runs, 500), at(&stops, 500)),
+            format!("{start:.0} us to start one, {:.1} KiB", daemon.resident_kib() as f64 / alive as f64),
+        );
+        if alive < many {
+            row("no more than that", "a limit".to_owned(), daemon.limit(&mut line).await);
+            break;
+        }
+    }
+}
+
+async fn timed(line: &mut Line, requests: &str, replies: usize) -> Duration {
+    let begun = Instant::now();
+    line.exchange(requests, replies).await;
+    begun.elapsed()
 }
 
 async fn cold() {

@@ -63,13 +63,18 @@ impl Daemon {
     /// Runs so many, each with a name and a directory of its own, by a few connections. How many were accepted: there may be
     /// room for fewer.
     pub(crate) async fn fill(&self, many: usize, module: &'static str) -> usize {
+        self.fill_more(0, many, module).await
+    }
+
+    /// As [`Daemon::fill`], if there are so many already.
+    pub(crate) async fn fill_more(&self, there: usize, many: usize, module: &'static str) -> usize {
         const CONNECTIONS: usize = 8;
         let mut tasks = tokio::task::JoinSet::new();
         for c in 0..CONNECTIONS {
             let mut line = Line::connect(self.address).await;
             tasks.spawn(async move {
                 let mut accepted = 0;
-                for i in (c..many).step_by(CONNECTIONS) {
+                for i in (there + c..many).step_by(CONNECTIONS) {
                     let reply = line.exchange(&format!("run --name i{i} {module}\n"), 1).await;
                     accepted += usize::from(reply.contains("created"));
                 }
@@ -88,6 +93,12 @@ impl Daemon {
                 <sha2::Sha256 as sha2::Digest>::digest(&text).iter().map(|b| format!("{b:02x}")).collect();
             client.put(&format!("m{i}"), text.as_bytes(), &sha256, true, |_| ()).await.expect("it is stored");
         }
+    }
+
+    /// Why no more can be run.
+    pub(crate) async fn limit(&self, line: &mut Line) -> String {
+        let reply = line.exchange("run --name one-more sleep\n", 1).await;
+        reply.trim_end().rsplit('(').next().unwrap_or_default().trim_end_matches(')').to_owned()
     }
 
     /// User and system time of the whole process.
