@@ -4,7 +4,7 @@ use crate::error::Code;
 use crate::model::auth::{Speaker, Token};
 use crate::model::reply::{Created, Input, InstanceView, Line, ModuleView, Refusal, StreamEvent, json_line};
 use crate::model::{escape, hex};
-use crate::transport::peer::{self, Owners, Uid};
+use crate::transport::peer::{self, Owner, Owners, Uid};
 use crate::transport::{ReadHalf, Stream, WriteHalf, tls, token};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -19,6 +19,8 @@ use tokio::net::TcpStream;
 const LINE_BYTES_MAX: u64 = 1 << 30;
 /// How long a daemon may take to answer a connection.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How often it is looked whether what listens has accepted.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// Bytes of names in one request, which has to fit the daemon's longest line with quotes and all.
 const NAMES_BYTES: usize = 6000;
 /// Bytes of input in one line: base64 and its envelope keep the line within the daemon's limit.
@@ -42,6 +44,12 @@ pub enum ClientError {
         to: Target,
         /// Whose it is.
         uid: u32,
+    },
+    /// It is of somebody whom our user namespace does not know, and has not shown that it has our token.
+    #[error("what answers on {to} is not yours: it belongs to a user who is not known here")]
+    Unmapped {
+        /// Where.
+        to: Target,
     },
     /// One side has not shown the other that it has the token.
     #[error("{0}")]
@@ -203,7 +211,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`ClientError::Connect`] if nobody listens; [`ClientError::Foreign`] and [`ClientError::Unproved`] if it is not the daemon
+    /// [`ClientError::Connect`] if nobody listens; [`ClientError::Foreign`] and its kin if it is not the daemon
     /// that we want, or does not want us: nothing but the proof was said then. Others if what listens is no daemon, or does not
     /// answer.
     pub async fn connect(target: impl Into<Target>) -> Result<Client> {
@@ -220,18 +228,25 @@ impl Client {
     async fn shake_hands(target: &Target) -> Result<Client> {
         let stream = open(target).await?;
         let connect = |source| ClientError::Connect { to: target.clone(), source };
-        let whose = owner(&stream);
+        let file = target.token.as_deref().filter(|file| file.exists());
+        let mut whose = owner(&stream);
+        // Only who accepts shows whose it is. Before that whatever is said waits for anybody; a token makes up for it.
+        while whose == Owner::Nobody && file.is_none() {
+            tokio::time::sleep(LOOK_EVERY).await;
+            whose = owner(&stream);
+        }
         let channel = stream.channel(false).map_err(connect)?;
         let (read, write) = stream.into_split();
         let mut client = Client { read: BufReader::new(read), write };
-        match (whose, target.token.as_deref().filter(|file| file.exists())) {
+        match (whose, file) {
             // The kernel vouches for it.
-            (Some(uid), _) if uid.is_ours_or_root() => {}
+            (Owner::Is(uid), _) if uid.is_ours_or_root() => {}
             // Whoever else may be there has to show first that it has the token.
             (_, Some(file)) => client.prove(file, &channel).await?,
-            (Some(Uid(uid)), None) => return Err(ClientError::Foreign { to: target.clone(), uid }),
+            (Owner::Is(Uid(uid)), None) => return Err(ClientError::Foreign { to: target.clone(), uid }),
+            (Owner::Unmapped | Owner::Nobody, None) => return Err(ClientError::Unmapped { to: target.clone() }),
             // The system does not tell, and there is no token to compare with.
-            (None, None) => {}
+            (Owner::Unknown, None) => {}
         }
         if !client.ask_for_json().await? {
             let file = target.token.as_deref().ok_or_else(|| {
@@ -514,13 +529,13 @@ fn refused_plainly(line: &str) -> Option<ClientError> {
     Some(ClientError::Refused(Refusal { code, message: message.to_owned() }))
 }
 
-/// Whose the other end is. `None`: the system does not tell, or it is of another machine.
-fn owner(stream: &Stream) -> Option<Uid> {
+/// Whose the other end is.
+fn owner(stream: &Stream) -> Owner {
     match stream {
-        Stream::Tcp(stream) => Owners::new().of_tcp(stream),
+        Stream::Tcp(stream) => Owners::new().owner_of_tcp(stream),
         #[cfg(unix)]
-        Stream::Unix(stream) => peer::of_unix(stream),
-        Stream::Tls(_) => None,
+        Stream::Unix(stream) => peer::of_unix(stream).map_or(Owner::Unknown, Owner::Is),
+        Stream::Tls(_) => Owner::Unknown,
     }
 }
 

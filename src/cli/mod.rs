@@ -106,7 +106,7 @@ impl From<ClientError> for Failure {
             ClientError::Unproved(_) | ClientError::Credentials(_) => {
                 failure.hint("the token is in the daemon's state directory: --token-file FILE; as its user come in by --host unix:PATH")
             }
-            ClientError::Foreign { .. } => failure.hint(
+            ClientError::Foreign { .. } | ClientError::Unmapped { .. } => failure.hint(
                 "start one of your own on another port, such as `coracle daemon --listen 127.0.0.1:0`: it is found by its socket",
             ),
             _ => failure,

@@ -29,6 +29,19 @@ pub fn of_unix(stream: &tokio::net::UnixStream) -> Option<Uid> {
     stream.peer_cred().ok().map(|credentials| Uid(credentials.uid()))
 }
 
+/// What the kernel tells of the other end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// It is this user's.
+    Is(Uid),
+    /// It is of some user whom our user namespace does not know.
+    Unmapped,
+    /// Nobody has taken it yet from who listens (accept(2)), and whoever does may be anybody.
+    Nobody,
+    /// It has been closed, it is not of this machine, or the system does not say.
+    Unknown,
+}
+
 /// Asks who owns the other ends of TCP connections. One for each listener, so that no descriptor is missing when many connect.
 pub struct Owners {
     #[cfg(target_os = "linux")]
@@ -47,24 +60,42 @@ impl Owners {
         }
     }
 
-    /// Who owns the socket at the other end. `None`: it has been closed, it is not of this machine, or the system does not say.
-    #[cfg_attr(not(target_os = "linux"), expect(clippy::unused_self, reason = "other systems do not tell"))]
+    /// Who owns the socket at the other end, if that is certain.
     pub fn of_tcp(&self, stream: &TcpStream) -> Option<Uid> {
+        match self.owner_of_tcp(stream) {
+            Owner::Is(uid) => Some(uid),
+            Owner::Unmapped | Owner::Nobody | Owner::Unknown => None,
+        }
+    }
+
+    /// Who owns the socket at the other end.
+    #[cfg_attr(not(target_os = "linux"), expect(clippy::unused_self, reason = "other systems do not tell"))]
+    pub fn owner_of_tcp(&self, stream: &TcpStream) -> Owner {
         #[cfg(target_os = "linux")]
         {
-            let (theirs, ours): (SocketAddr, SocketAddr) = (stream.peer_addr().ok()?, stream.local_addr().ok()?);
+            let (Ok(theirs), Ok(ours)) = (stream.peer_addr(), stream.local_addr()) else { return Owner::Unknown };
+            let theirs: SocketAddr = theirs;
             if !theirs.ip().to_canonical().is_loopback() {
-                return None;
+                return Owner::Unknown;
             }
-            let mut diag = self.diag.as_ref()?.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            let owner = diag.owner(theirs, ours).inspect_err(|e| tracing::debug!(%theirs, "sock_diag: {e}")).ok()??;
-            // In a user namespace whoever is not mapped looks like this one, and that may be how we look ourselves.
-            (Some(owner) != diag.unmapped).then_some(Uid(owner))
+            let Some(diag) = &self.diag else { return Owner::Unknown };
+            let mut diag = diag.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            match diag.owner(theirs, ours) {
+                // In a user namespace whoever is not mapped looks like this one, and that may be how we look ourselves.
+                Ok(sock_diag::Found::User(owner)) if Some(owner) == diag.unmapped => Owner::Unmapped,
+                Ok(sock_diag::Found::User(owner)) => Owner::Is(Uid(owner)),
+                Ok(sock_diag::Found::NotAccepted) => Owner::Nobody,
+                Ok(sock_diag::Found::Gone) => Owner::Unknown,
+                Err(e) => {
+                    tracing::debug!(%theirs, "sock_diag: {e}");
+                    Owner::Unknown
+                }
+            }
         }
         #[cfg(not(target_os = "linux"))]
         {
             let _ = stream;
-            None
+            Owner::Unknown
         }
     }
 }
@@ -98,8 +129,22 @@ mod sock_diag {
     /// States in which a connection has both its ends: established, and closed from one side. Not one that is only being made: it
     /// may have been begun by somebody else when the first is gone.
     const STATES: [u8; 4] = [1, 4, 5, 8];
+    /// States of one that a listener has and nobody has accepted: established, closed from our side, and still being made, as it
+    /// stays until something is sent to a listener that wants that (TCP_DEFER_ACCEPT in tcp(7)).
+    const STATES_BEFORE: [u8; 4] = [1, 3, 8, 12];
     /// Asked for at most, so that messages for a question that was given up do not keep us.
     const MESSAGES_MAX: usize = 16;
+
+    /// What is at an end of a connection.
+    #[derive(Debug, PartialEq, Eq)]
+    pub(super) enum Found {
+        /// A socket of this user's.
+        User(u32),
+        /// One that no program has yet.
+        NotAccepted,
+        /// None, or one that no program has any more: what is sent there is read by nobody.
+        Gone,
+    }
 
     pub(super) struct SockDiag {
         socket: OwnedFd,
@@ -117,8 +162,8 @@ mod sock_diag {
             Ok(SockDiag { socket, sequence: 0, unmapped })
         }
 
-        /// The user that owns the socket with the local address `local` that is connected to `remote`. `None`: there is none.
-        pub(super) fn owner(&mut self, local: SocketAddr, remote: SocketAddr) -> Result<Option<u32>> {
+        /// Whose the socket is with the local address `local` that is connected to `remote`.
+        pub(super) fn owner(&mut self, local: SocketAddr, remote: SocketAddr) -> Result<Found> {
             self.sequence = self.sequence.wrapping_add(1);
             send(&self.socket, &question(self.sequence, local, remote), SendFlags::empty())?;
             let mut buffer = [0; 512];
@@ -163,7 +208,7 @@ mod sock_diag {
     }
 
     /// `None`: it answers another question.
-    fn answer(message: &[u8], sequence: u32) -> Option<Result<Option<u32>>> {
+    fn answer(message: &[u8], sequence: u32) -> Option<Result<Found>> {
         let number = |from: usize| Some(u32::from_ne_bytes(message.get(from..from + 4)?.try_into().ok()?));
         let kind = message.get(4..6).and_then(|b| b.try_into().ok()).map(u16::from_ne_bytes)?;
         if number(8)? != sequence {
@@ -172,16 +217,20 @@ mod sock_diag {
         if kind == NLMSG_ERROR {
             let code = number(HEADER)?.cast_signed();
             let error = Error::from_raw_os_error(code.saturating_neg());
-            return Some(if error.kind() == ErrorKind::NotFound { Ok(None) } else { Err(error) });
+            return Some(if error.kind() == ErrorKind::NotFound { Ok(Found::Gone) } else { Err(error) });
         }
         let body = message.get(HEADER..HEADER + REPLY)?;
         if kind != SOCK_DIAG_BY_FAMILY {
             return Some(Err(Error::from(ErrorKind::InvalidData)));
         }
         let (state, inode) = (body[1], number(HEADER + INODE)?);
-        // Without an inode the socket is no longer anybody's: the user would be said to be root.
-        let owned = STATES.contains(&state) && inode != 0;
-        Some(Ok(owned.then_some(number(HEADER + UID)?)))
+        Some(Ok(match inode {
+            // Without an inode the socket is not, or no longer, anybody's: the user would be said to be root.
+            0 if STATES_BEFORE.contains(&state) => Found::NotAccepted,
+            0 => Found::Gone,
+            _ if STATES.contains(&state) => Found::User(number(HEADER + UID)?),
+            _ => Found::Gone,
+        }))
     }
 
     #[cfg(test)]
@@ -202,12 +251,28 @@ mod sock_diag {
 #[cfg(target_os = "linux")]
 mod tests {
     use super::*;
+    use tokio::io::AsyncWriteExt;
     use tokio::net::TcpListener;
 
     async fn pair(address: &str) -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind(address).await.unwrap();
         let (client, accepted) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
         (client.unwrap(), accepted.unwrap().0)
+    }
+
+    /// Who listens may be anybody, and so may be who accepts in the end.
+    #[tokio::test]
+    async fn a_connection_that_nobody_has_accepted_is_nobodys() {
+        let owners = Owners::new();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        assert_eq!(owners.owner_of_tcp(&client), Owner::Nobody);
+        client.write_all(b"ping\n").await.unwrap();
+        assert_eq!(owners.owner_of_tcp(&client), Owner::Nobody);
+        let (server, _) = listener.accept().await.unwrap();
+        assert_eq!(owners.owner_of_tcp(&client), Owner::Is(Uid(rustix::process::geteuid().as_raw())));
+        drop(server);
+        assert_eq!(owners.owner_of_tcp(&client), Owner::Unknown, "what is sent there is read by nobody");
     }
 
     #[tokio::test]
@@ -238,6 +303,6 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut diag = sock_diag::SockDiag::open().unwrap();
         let nobody = "127.0.0.1:1".parse().unwrap();
-        assert_eq!(diag.owner(listener.local_addr().unwrap(), nobody).unwrap(), None);
+        assert_eq!(diag.owner(listener.local_addr().unwrap(), nobody).unwrap(), sock_diag::Found::Gone);
     }
 }

@@ -379,6 +379,37 @@ async fn what_is_somebody_elses_hears_no_secret() {
     }
 }
 
+/// Until it has accepted, whose it is cannot be told; what was said before would be there for whoever accepts in the end.
+#[tokio::test(flavor = "multi_thread")]
+#[cfg(target_os = "linux")]
+async fn what_has_not_accepted_hears_nothing() {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let cli = Cli::alone();
+    let listener = std::net::TcpListener::bind(cli.address).unwrap();
+    let missing = cli.directory.path().join("token");
+    let words = ["--token-file", missing.to_str().unwrap(), "run", "--no-autostart", "-e", "SECRET=hunter2", "hello"];
+    let command = cli.command(&words);
+    let asking = cli.finish(command, b"");
+    let listening = tokio::task::spawn_blocking(move || {
+        let wait = Timespec { tv_sec: 60, tv_nsec: 0 };
+        assert_eq!(poll(&mut [PollFd::new(&listener, PollFlags::IN)], Some(&wait)), Ok(1), "it connects");
+        std::thread::park_timeout(Duration::from_millis(200));
+        // proc_pid_net(5): our end of the connection, and what has come in for whoever reads there.
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let ours = format!(":{:04X}", listener.local_addr().unwrap().port());
+        let ends: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+        let end = ends.iter().find(|end| end[1].ends_with(&ours) && end[3] == "01").expect("the connection");
+        assert_eq!(end[4].split(':').nth(1), Some("00000000"), "it has said nothing");
+        // It is ours, as it turns out.
+        let (stream, _) = listener.accept().unwrap();
+        let mut heard = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(stream), &mut heard).unwrap();
+        heard
+    });
+    let (heard, (code, _, says)) = tokio::join!(listening, asking);
+    assert_eq!((heard.unwrap().as_str(), code), ("format json\n", 125), "{says}");
+}
+
 /// Bytes of output in a reply to `logs`.
 async fn printed(client: &mut Client) -> usize {
     let mut bytes = 0;
