@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn a_token_is_not_shown() {
         let token = Token::new([0xab; BYTES]);
-        assert!(!format!("{token:?}").contains("ab"));
+        assert_eq!(format!("{token:?}"), "Token(..)");
         assert_eq!(Token::parse(&token.to_file()), Some(token));
     }
 }

@@ -27,6 +27,18 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    #[test]
+    fn only_64_digits_are_32_bytes() {
+        let digits = "aF0".repeat(30);
+        assert_eq!(decode_32(&digits[..64]).unwrap()[..3], [0xaf, 0x0a, 0xf0]);
+        for length in [0, 2, 62, 63, 65, 66] {
+            assert_eq!(decode_32(&digits[..length]), None, "{length}");
+        }
+        for bad in ["+", "-", " ", "g", "/", ":", "@"] {
+            assert_eq!(decode_32(&format!("{bad}{}", &digits[..63])), None, "{bad}");
+        }
+    }
+
     proptest! {
         #[test]
         fn what_is_written_is_read(bytes in any::<[u8; 32]>()) {
@@ -34,7 +46,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_makes_it_panic(text in "\\PC{0,80}|[0-9a-fA-F+]{62,66}") {
+        fn no_text_makes_it_panic(text in "\\PC{0,80}|[0-9a-fA-F]{62,66}|[0-9a-fA-F+]{62,66}") {
             let fits = text.len() == 64 && text.chars().all(|c| c.is_ascii_hexdigit());
             prop_assert_eq!(decode_32(&text).is_some(), fits);
         }
