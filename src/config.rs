@@ -487,6 +487,7 @@ mod tests {
         assert_eq!((WASM_STACK_BYTES, STACK_BYTES), (524_288, 2_097_152));
         assert_eq!((ATTACHED_BYTES_MAX, STDIN_BYTES_MAX), (262_144, 65_536));
         assert_eq!((FUNCTION_BYTES_MAX, RESERVE_BYTES), (4_194_304, 4_194_304));
+        assert_eq!((TRANSFER_BYTES_MIN, REPLY_PIECE_BYTES), (1_048_576, 65_536));
     }
 
     #[test]

@@ -347,6 +347,9 @@ async fn what_is_long_is_refused_and_what_is_large_is_charged_as_memory() {
     drop(others);
     assert_eq!(write(&mut world, 2 << 20).await.unwrap(), 2 << 20);
     assert_eq!(memory.used(), 0);
+    let all = memory.hold(4 << 20).unwrap();
+    assert_eq!(write(&mut world, (1 << 20) - 1).await.unwrap(), (1 << 20) - 1, "what is small needs no room");
+    drop(all);
 }
 
 /// However many are open, and whatever is in it.
