@@ -187,7 +187,9 @@ impl ResourceLimiter for Memory {
 
     fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
         // Entries are on the heap: once they are allowed nothing fails any more that would let the daemon live.
-        Ok(maximum.is_none_or(|max| desired <= max) && self.grow_table(desired.saturating_sub(current)))
+        // A maximum that is not below the limit may be that of the pool's places, which is the limit: that refusal is ours to tell.
+        let may = maximum.is_none_or(|max| desired <= max || max >= self.entries_max);
+        Ok(may && self.grow_table(desired.saturating_sub(current)))
     }
 
     fn instances(&self) -> usize {
