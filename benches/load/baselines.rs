@@ -90,8 +90,9 @@ pub(crate) fn spawned(period: Duration) -> f64 {
 
 /// `None`: there is no such program.
 pub(crate) fn wasmtime_run(period: Duration) -> Option<f64> {
-    let mut file = tempfile::Builder::new().suffix(".wat").tempfile().ok()?;
-    file.write_all(HELLO.as_bytes()).ok()?;
+    let mut file = tempfile::Builder::new().suffix(".wasm").tempfile().ok()?;
+    // Not every one of them reads text.
+    file.write_all(&wat::parse_str(HELLO).expect("it is WebAssembly")).ok()?;
     let mut command = Command::new("wasmtime");
     command.arg("run").arg(file.path());
     started(command, period)
