@@ -311,6 +311,11 @@ async fn growth() {
         let (begun, before) = (Instant::now(), alive);
         alive += daemon.fill_more(alive, many, "sleep").await;
         let start = begun.elapsed().as_secs_f64() * 1e6 / (alive - before).max(1) as f64;
+        if alive < many {
+            // Whatever else is asked for there is refused at once.
+            row(&format!("{alive} that sleep, and no more"), "a limit".to_owned(), daemon.limit(&mut line).await);
+            break;
+        }
         let (mut lists, mut runs, mut stops) = (vec![], vec![], vec![]);
         for _ in 0..if many > 1_000 { 50 } else { 200 } {
             lists.push(timed(&mut line, "list\n", 1).await);
@@ -326,10 +331,6 @@ async fn growth() {
             format!("{:.2}, {:.2}, {:.2}", at(&lists, 500), at(&runs, 500), at(&stops, 500)),
             format!("{start:.0} us to start one, {:.1} KiB", daemon.resident_kib() as f64 / alive as f64),
         );
-        if alive < many {
-            row("no more than that", "a limit".to_owned(), daemon.limit(&mut line).await);
-            break;
-        }
     }
 }
 
