@@ -36,8 +36,8 @@ const MAPS_KEPT: usize = 8_192;
 const MAPS_MEMORY: usize = 3;
 /// Entries for a stack and its guard.
 const MAPS_STACK: usize = 2;
-/// Memories that fit the 47 bits of addresses of a process with 4 GiB for each, and room left over.
-const MEMORIES_OF_ADDRESSES: usize = 20_000;
+/// Memories that fit the 47 bits of addresses of a process with 4 GiB for each, and a fifth of the room left over.
+const MEMORIES_OF_ADDRESSES: usize = 26_000;
 /// `vm.max_map_count` where it cannot be read.
 const MAPS_GUESS: usize = 65_530;
 
@@ -75,7 +75,8 @@ impl Budget {
     pub(super) fn new(limits: &Limits) -> Result<Budget> {
         let kept = || descriptors_kept(limits, compile::processes_max());
         let files = limits.open_files_max.unwrap_or_else(|| descriptors().saturating_sub(kept()));
-        let of_addresses = MEMORIES_OF_ADDRESSES * (MAPS_MEMORY + MAPS_STACK);
+        // As if all were memories, however many stacks there are.
+        let of_addresses = MEMORIES_OF_ADDRESSES * MAPS_MEMORY;
         let mappings = limits.mappings_max.unwrap_or_else(|| maps().saturating_sub(MAPS_KEPT).min(of_addresses));
         let one = most_files(limits.handles_max).saturating_add(DESCRIPTORS_CODE);
         if files < one {
