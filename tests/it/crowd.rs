@@ -50,6 +50,14 @@ impl Watched {
         self.status("VmHWM:")
     }
 
+    /// User and system time.
+    fn processor_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.daemon.child.id())).unwrap();
+        // proc_pid_stat(5): behind the name in brackets utime is the 12th field and stime the 13th, in hundredths of a second.
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        Duration::from_millis(fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum::<u64>() * 10)
+    }
+
     fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.daemon.child.id())).unwrap().count()
     }
@@ -485,6 +493,37 @@ async fn a_reset_at_any_point_leaves_the_whole_or_nothing() {
     drop(client);
     daemon.wait_for_descriptors(descriptors).await;
     assert_eq!(witness.ask("ping").await, "pong");
+}
+
+/// Who never waits for an answer would have a whole processor, at the priority of those who answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_sends_ahead_without_end_has_a_part_of_a_processor() {
+    const FLOOD: Duration = Duration::from_secs(2);
+    let mut cli = Cli::alone();
+    let daemon = Watched::start(&mut cli, &[]);
+    daemon.warm_up().await;
+    let (mut read, mut write) = daemon.raw().await.stream.into_split();
+    let pings = "ping\n".repeat(10_000);
+    let writing = async {
+        loop {
+            write.write_all(pings.as_bytes()).await.unwrap();
+        }
+    };
+    let reading = async {
+        let (mut buffer, mut answered) = (vec![0; 64 << 10], 0);
+        let (begun, before) = (Instant::now(), daemon.processor_time());
+        while begun.elapsed() < FLOOD {
+            answered += read.read(&mut buffer).await.unwrap();
+        }
+        (answered, (daemon.processor_time() - before).as_secs_f64() / begun.elapsed().as_secs_f64())
+    };
+    let (answered, part) = tokio::select! {
+        read = reading => read,
+        () = writing => unreachable!("it has no end"),
+    };
+    // It is answered all the time, and the pauses are four times as long as the work.
+    assert!(answered > 5 * 1000 && part < 0.6, "{answered} bytes, {part} of a processor");
+    daemon.end(&cli).await;
 }
 
 /// Calls on files are done by threads that may block, of which there can be hundreds. As long as none of them does block, few
