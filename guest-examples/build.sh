@@ -22,7 +22,7 @@ set -euo pipefail
 
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 
-readonly rust_guests=(notes primes wordcount)
+readonly rust_guests=(hungry notes primes wordcount)
 readonly c_guests=(cat)
 readonly out=target/guests
 readonly rust_target=wasm32-wasip1

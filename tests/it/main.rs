@@ -46,3 +46,4 @@ mod stop;
 mod supply;
 mod support;
 mod tidy;
+mod tutorial;

@@ -297,6 +297,17 @@ impl Cli {
         command
     }
 
+    /// A line for a shell, to which the program is `coracle`.
+    pub fn shell(&self, line: &str) -> Command {
+        let program = Path::new(env!("CARGO_BIN_EXE_coracle"));
+        let mut path = program.parent().unwrap().as_os_str().to_owned();
+        path.push(":");
+        path.push(std::env::var_os("PATH").unwrap_or_default());
+        let mut command = Command::new("sh");
+        self.dress(command.arg("-c").arg(line).env("PATH", path));
+        command
+    }
+
     /// This one's address and directories, and nothing of the tester's.
     fn dress(&self, command: &mut Command) {
         command
