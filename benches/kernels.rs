@@ -113,7 +113,7 @@ impl Ours {
     fn new() -> Ours {
         Ours {
             engine: Engine::new(100_000).unwrap(),
-            compiler: Compiler::new().unwrap(),
+            compiler: Compiler::new(false).unwrap(),
             total: Arc::new(MemoryBudget::new(1 << 30)),
             runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap(),
         }

@@ -59,7 +59,7 @@ fn parse(c: &mut Criterion) {
 fn run(c: &mut Criterion) {
     let engine = Engine::new(100_000).expect("an engine");
     let text = include_str!("../guest-examples/hello/hello.wat");
-    let compiler = Compiler::new().expect("a compiler");
+    let compiler = Compiler::new(false).expect("a compiler");
     c.bench_function("compile hello", |b| b.iter(|| black_box(compiler.compile(text.as_bytes(), true).is_ok())));
     let code = compiler.compile(text.as_bytes(), true).expect("it compiles");
     let mut file = tempfile::NamedTempFile::new().expect("a temporary file");

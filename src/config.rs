@@ -9,6 +9,9 @@ use std::time::Duration;
 /// Where a daemon listens, and a client looks for it, unless told otherwise.
 pub const ADDRESS_DEFAULT: &str = "127.0.0.1:8080";
 
+/// Live instances at a time with `--dense`, unless told otherwise.
+const INSTANCES_DENSE: &str = "100000";
+
 /// What `coracle daemon` is told.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Config {
@@ -47,6 +50,10 @@ pub struct Config {
     /// daemon's own]
     #[arg(long = "mount-root", value_name = "DIR")]
     pub mount_roots: Vec<PathBuf>,
+    /// Room for 100,000 instances that sleep: their memories and stacks take no entries of the system's map and reserve no
+    /// addresses, for which code compares each address, and none is used again (Linux)
+    #[arg(long)]
+    pub dense: bool,
     /// The kernel's fence around the daemon (Linux, landlock): `on` as far as there is one, `required` refuses to start with less
     #[arg(long, value_enum, default_value_t)]
     pub fence: FenceMode,
@@ -177,7 +184,7 @@ pub struct Limits {
     #[arg(long = "table-entries", value_name = "N", default_value_t = 100_000, value_parser = parse_count::<1_000_000_000>)]
     pub table_entries_max: usize,
     /// Live instances at a time
-    #[arg(long = "instances", value_name = "N", default_value_t = 4096, value_parser = parse_count::<1_000_000>)]
+    #[arg(long = "instances", value_name = "N", default_value_t = 4096, default_value_if("dense", "true", INSTANCES_DENSE), value_parser = parse_count::<1_000_000>)]
     pub instances_max: usize,
     /// Ended instances whose record and log are kept
     #[arg(long = "keep", value_name = "N", default_value_t = 10_000, value_parser = parse_count::<1_000_000>)]

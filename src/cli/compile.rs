@@ -16,6 +16,9 @@ pub(super) struct CompileArgs {
     /// The module is WebAssembly text
     #[arg(long)]
     wat: bool,
+    /// For an engine that compares each address
+    #[arg(long)]
+    dense: bool,
     /// SHA-256 of the module that is meant, in hex
     #[arg(long)]
     sha256: String,
@@ -57,7 +60,7 @@ fn compile(args: &CompileArgs) -> CompilerSaid {
     if digest != args.sha256 {
         return CompilerSaid::Changed;
     }
-    let compiler = match Compiler::new() {
+    let compiler = match Compiler::new(args.dense) {
         Ok(compiler) => compiler,
         Err(e) => return CompilerSaid::Failed(e.to_string()),
     };

@@ -5,7 +5,7 @@
 
 use crate::config::Limits;
 use crate::daemon::compile;
-use crate::engine::{Code, Needs, Program, Reach};
+use crate::engine::{Code, Entries, Needs, Program, Reach};
 use crate::error::{Error, Result};
 use crate::model::instance::InstanceId;
 use std::collections::HashMap;
@@ -32,10 +32,6 @@ const DESCRIPTORS_REMOVAL: usize = 4;
 const DESCRIPTORS_REST: usize = 256;
 /// Entries of the memory map that are kept back: code, heaps, stacks of threads.
 const MAPS_KEPT: usize = 8_192;
-/// Entries for a memory: the guard before it, what is accessible, and what is reserved behind that.
-const MAPS_MEMORY: usize = 3;
-/// Entries for a stack and its guard.
-const MAPS_STACK: usize = 2;
 /// Memories that fit the 47 bits of addresses of a process with 4 GiB for each, and a fifth of the room left over.
 const MEMORIES_OF_ADDRESSES: usize = 26_000;
 /// `vm.max_map_count` where it cannot be read.
@@ -45,6 +41,7 @@ const MAPS_GUESS: usize = 65_530;
 #[derive(Debug)]
 pub(super) struct Budget {
     handles_max: usize,
+    entries: Entries,
     files: Account,
     mappings: Account,
     /// What the present run of each instance was promised.
@@ -67,16 +64,19 @@ struct Promise {
 }
 
 impl Budget {
-    /// The budget of a daemon with these limits on this machine.
+    /// The budget of a daemon with these limits on this machine. `entries`: of the process's map, for each instance.
     ///
     /// # Errors
     ///
     /// [`Error::Denied`] if not even one instance fits.
-    pub(super) fn new(limits: &Limits) -> Result<Budget> {
+    pub(super) fn new(limits: &Limits, entries: Entries) -> Result<Budget> {
         let kept = || descriptors_kept(limits, compile::processes_max());
         let files = limits.open_files_max.unwrap_or_else(|| descriptors().saturating_sub(kept()));
-        // As if all were memories, however many stacks there are.
-        let of_addresses = MEMORIES_OF_ADDRESSES * MAPS_MEMORY;
+        // As if all were memories, however many stacks there are. What takes no entries reserves no addresses either.
+        let of_addresses = match entries.memory {
+            0 => usize::MAX,
+            each => MEMORIES_OF_ADDRESSES * each,
+        };
         let mappings = limits.mappings_max.unwrap_or_else(|| maps().saturating_sub(MAPS_KEPT).min(of_addresses));
         let one = most_files(limits.handles_max).saturating_add(DESCRIPTORS_CODE);
         if files < one {
@@ -88,6 +88,7 @@ impl Budget {
         let account = |max| Account { promised: 0, max };
         Ok(Budget {
             handles_max: limits.handles_max,
+            entries,
             files: account(files),
             mappings: account(mappings),
             held: HashMap::new(),
@@ -113,7 +114,7 @@ impl Budget {
                 Reach::Files => most_files(self.handles_max),
             };
         let of_code = if self.codes.contains_key(code) { 0 } else { DESCRIPTORS_CODE };
-        let mappings = needs.memories.saturating_mul(MAPS_MEMORY).saturating_add(MAPS_STACK);
+        let mappings = needs.memories.saturating_mul(self.entries.memory).saturating_add(self.entries.stack);
         self.files.take(files.saturating_add(of_code)).map_err(|max| Error::Limit {
             what: "the number of files that all instances may open",
             limit: max.to_string(),
@@ -122,7 +123,12 @@ impl Budget {
         self.mappings.take(mappings).map_err(|max| {
             self.files.promised -= files + of_code;
             Error::Limit {
-                what: "the number of mappings (three for a memory, two for a stack) of all instances",
+                what: match self.entries {
+                    Entries::ORDINARY => {
+                        "the number of mappings (three for a memory, two for a stack) of all instances"
+                    }
+                    _ => "the number of mappings (two for a stack) of all instances",
+                },
                 limit: max.to_string(),
                 name: "--mappings, vm.max_map_count",
             }
@@ -225,7 +231,7 @@ mod tests {
         limits.handles_max = 10;
         limits.open_files_max = Some(files);
         limits.mappings_max = Some(mappings);
-        Budget::new(&limits).unwrap()
+        Budget::new(&limits, Entries::ORDINARY).unwrap()
     }
 
     #[test]
@@ -264,7 +270,7 @@ mod tests {
         assert_eq!(descriptors_kept(&limits, 4) - standard, 30 + 3 + 9);
         limits.connections_max = usize::MAX;
         assert_eq!(descriptors_kept(&limits, usize::MAX), usize::MAX);
-        assert!(Budget::new(&limits).unwrap_err().to_string().contains("ulimit -n"));
+        assert!(Budget::new(&limits, Entries::ORDINARY).unwrap_err().to_string().contains("ulimit -n"));
     }
 
     /// Before a guest with few handles runs, its directory is counted.

@@ -35,7 +35,7 @@ pub use supervisor::Supervisor;
 pub use views::Pages;
 
 use crate::config::{Config, GuestPriority, fixed};
-use crate::engine::{self, Engine};
+use crate::engine::{self, Engine, Setup};
 use crate::error::{Error, Result};
 use crate::model::auth::Token;
 use crate::model::hex::encode as hex;
@@ -142,16 +142,17 @@ impl Daemon {
         let loaded = store.loaded();
         let token = crate::transport::token::read_or_make(&state_dir)?;
         raise_descriptor_limit();
-        let engine = Arc::new(match config.faults.no_ticks {
-            true => Engine::without_ticks(config.limits.table_entries_max)?,
-            false => Engine::new(config.limits.table_entries_max)?,
-        });
+        let engine = Arc::new(Engine::start(Setup {
+            dense: config.dense,
+            ticks: !config.faults.no_ticks,
+            ..Setup::new(config.limits.table_entries_max)
+        })?);
         let guests = Guests::start(&engine, config)?;
         let tracker = TaskTracker::new();
         let mounts = Mounts::new(config, &state_dir)?;
         let workspaces = Workspaces::new(&config.root, Arc::clone(&store))?;
         let modules = Modules::open(Arc::clone(&engine), Arc::clone(&store), &workspaces, config, tracker.clone())?;
-        let budget = Budget::new(&limits)?;
+        let budget = Budget::new(&limits, engine.entries())?;
         let logs = Logs::open(&store.logs(), limits.log_bytes_max, limits.log_bytes_per_second, store.full())?;
         let mut registry = Registry::restore(loaded.records);
         registry.reserve_ids(loaded.id_next);

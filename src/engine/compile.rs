@@ -32,13 +32,13 @@ pub(super) const REASON_BYTES_MAX: usize = 400;
 pub struct Compiler(wasmtime::Engine);
 
 impl Compiler {
-    /// A compiler for the daemon's engine.
+    /// A compiler for the daemon's engine, which is a dense one or is not.
     ///
     /// # Errors
     ///
     /// [`Error::Internal`] if this machine cannot run the configuration.
-    pub fn new() -> Result<Compiler> {
-        let engine = wasmtime::Engine::new(&configuration());
+    pub fn new(dense: bool) -> Result<Compiler> {
+        let engine = wasmtime::Engine::new(&configuration(dense));
         Ok(Compiler(engine.map_err(|e| Error::Internal(format!("the compiler cannot start: {e}")))?))
     }
 
@@ -162,11 +162,13 @@ mod tests {
 
     #[test]
     fn a_fingerprint_is_the_same_each_time() {
-        let one = Compiler::new().unwrap().fingerprint();
-        assert_eq!((one.len(), &one), (64, &Compiler::new().unwrap().fingerprint()));
-        let other =
-            Compiler(wasmtime::Engine::new(configuration().max_wasm_stack(1 << 16).epoch_interruption(false)).unwrap());
+        let one = Compiler::new(false).unwrap().fingerprint();
+        assert_eq!((one.len(), &one), (64, &Compiler::new(false).unwrap().fingerprint()));
+        let other = Compiler(
+            wasmtime::Engine::new(configuration(false).max_wasm_stack(1 << 16).epoch_interruption(false)).unwrap(),
+        );
         assert_ne!(one, other.fingerprint(), "other settings make other code");
+        assert_ne!(one, Compiler::new(true).unwrap().fingerprint(), "that of a dense engine too");
     }
 
     #[test]
@@ -174,7 +176,7 @@ mod tests {
         let wasm = wat::parse_str("(module (func (loop $l br $l)) (func (result i32) i64.const 1))").unwrap();
         assert!(unroll::unroll(&wasm).is_some());
         let error = wasmparser::Validator::new().validate_all(&wasm).err().unwrap();
-        let Err(NotCompiled::Refused(why)) = Compiler::new().unwrap().compile(&wasm, false) else { panic!() };
+        let Err(NotCompiled::Refused(why)) = Compiler::new(false).unwrap().compile(&wasm, false) else { panic!() };
         assert!(why.contains(&format!("at offset {}", error.offset())), "{why}");
     }
 }

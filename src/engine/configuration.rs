@@ -22,8 +22,9 @@ const FEATURES: WasmFeatures = WasmFeatures::FLOATS
     .union(WasmFeatures::EXTENDED_CONST)
     .union(WasmFeatures::COMPONENT_MODEL);
 
-/// The one place that configures the engine.
-pub(super) fn configuration() -> Config {
+/// The one place that configures the engine. `dense`: memories begin and end where they do, and code compares each address with
+/// that; neither can run the other's code.
+pub(super) fn configuration(dense: bool) -> Config {
     let mut config = Config::new();
     config
         .wasm_features(FEATURES.complement(), false)
@@ -42,6 +43,15 @@ pub(super) fn configuration() -> Config {
         .wasm_backtrace_details(WasmBacktraceDetails::Disable)
         .module_version(ModuleVersionStrategy::Custom(VERSION_OF_CODE.to_owned()))
         .expect("the version is short");
+    if dense {
+        config
+            .memory_reservation(0)
+            .memory_reservation_for_growth(0)
+            .memory_guard_size(0)
+            .guard_before_linear_memory(false)
+            // Bytes that a module begins with would be a mapping of their own in each memory.
+            .memory_init_cow(false);
+    }
     config
 }
 
@@ -105,22 +115,32 @@ mod tests {
         let proposals: String = PROPOSALS.iter().map(|(name, on)| format!("wasm_{name}: {on}, ")).collect();
         let compiler =
             "CompilerConfig { strategy: Some(Cranelift), settings: {}, flags: {}, clif_dir: None, wmemcheck: false }";
-        let expected = format!(
-            "Config {{ {proposals}parallel_compilation: true, compiler_config: Some({compiler}), \
-             memory_reservation: 4294967296, memory_guard_size: 33554432, parse_wasm_debuginfo: false, \
-             epoch_interruption: true, guard_before_linear_memory: true, concurrency_support: false }}"
-        );
-        assert_eq!(format!("{:?}", configuration()), expected);
+        for (dense, memories, guard, more) in [
+            (false, "memory_reservation: 4294967296, memory_guard_size: 33554432, ", true, ""),
+            (
+                true,
+                "memory_reservation: 0, memory_guard_size: 0, memory_reservation_for_growth: 0, ",
+                false,
+                "memory_init_cow: false, ",
+            ),
+        ] {
+            let expected = format!(
+                "Config {{ {proposals}parallel_compilation: true, compiler_config: Some({compiler}), {memories}\
+                 parse_wasm_debuginfo: false, epoch_interruption: true, {more}guard_before_linear_memory: {guard}, \
+                 concurrency_support: false }}"
+            );
+            assert_eq!(format!("{:?}", configuration(dense)), expected);
+        }
     }
 
     /// wasmtime does not show the stacks, but refuses WebAssembly's to be larger than the whole: that tells where both end.
     #[test]
     fn host_code_has_what_guests_leave_of_the_stack() {
         let starts = |config: &Config| wasmtime::Engine::new(config).is_ok();
-        assert!(starts(configuration().async_stack_size(fixed::WASM_STACK_BYTES)));
-        assert!(!starts(configuration().async_stack_size(fixed::WASM_STACK_BYTES - 1)));
-        assert!(starts(configuration().max_wasm_stack(fixed::STACK_BYTES)));
-        assert!(!starts(configuration().max_wasm_stack(fixed::STACK_BYTES + 1)));
+        assert!(starts(configuration(false).async_stack_size(fixed::WASM_STACK_BYTES)));
+        assert!(!starts(configuration(false).async_stack_size(fixed::WASM_STACK_BYTES - 1)));
+        assert!(starts(configuration(false).max_wasm_stack(fixed::STACK_BYTES)));
+        assert!(!starts(configuration(false).max_wasm_stack(fixed::STACK_BYTES + 1)));
         const { assert!(fixed::STACK_BYTES - fixed::WASM_STACK_BYTES >= 3 << 19) };
     }
 
@@ -129,7 +149,7 @@ mod tests {
         let lock = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.lock")).unwrap();
         let version = lock.split("name = \"wasmtime\"\nversion = \"").nth(1).unwrap().split('"').next().unwrap();
         assert!(VERSION_OF_CODE.starts_with(&format!("wasmtime {version}, ")), "{version}");
-        let code = Compiler::new().unwrap().compile(b"(module)", true).unwrap();
+        let code = Compiler::new(false).unwrap().compile(b"(module)", true).unwrap();
         assert!(
             code.windows(VERSION_OF_CODE.len()).any(|bytes| bytes == VERSION_OF_CODE.as_bytes()),
             "it is in the code"
@@ -195,7 +215,7 @@ mod tests {
     fn whatever_needs_a_proposal_that_is_off_is_refused() {
         let off: Vec<&str> = PROPOSALS.iter().filter(|(_, on)| !on).map(|(name, _)| *name).collect();
         assert_eq!(NEEDS.iter().map(|(name, ..)| *name).collect::<Vec<_>>(), off, "one for each");
-        let compiler = Compiler::new().unwrap();
+        let compiler = Compiler::new(false).unwrap();
         let flags = |names: &[&str]| names.iter().map(|name| Flags::from_name(&name.to_uppercase()).unwrap()).collect();
         for (name, upon, text) in NEEDS {
             let bytes = wat::parse_str(text).unwrap_or_else(|e| panic!("{name}: {e}"));

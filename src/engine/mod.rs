@@ -10,6 +10,8 @@ mod precompiled;
 mod program;
 mod run;
 mod sandbox;
+#[cfg(target_os = "linux")]
+mod slabs;
 mod stdio;
 pub(crate) mod structure;
 mod ticker;
@@ -46,6 +48,42 @@ pub struct Engine {
     ticker: Ticker,
     unfinished: Arc<Unfinished>,
     gate: Arc<Gate>,
+    entries: Entries,
+}
+
+/// How an engine is set up.
+#[derive(Debug, Clone, Copy)]
+pub struct Setup {
+    /// What a guest may have in its tables at most.
+    pub table_entries_max: usize,
+    /// As many guests as possible, and not each as fast as possible: memories reserve nothing, and code compares each address.
+    pub dense: bool,
+    /// Whether the thread ticks. Otherwise what computes goes on until [`Engine::tick`] is called.
+    pub ticks: bool,
+    /// Places that are used again; a dense engine has none.
+    pub places: u32,
+}
+
+impl Setup {
+    /// The ordinary one.
+    pub fn new(table_entries_max: usize) -> Setup {
+        Setup { table_entries_max, dense: false, ticks: true, places: POOL_PLACES }
+    }
+}
+
+/// Entries of the process's memory map that a guest may take, beside those of its code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entries {
+    /// For each memory.
+    pub memory: usize,
+    /// For its stack.
+    pub stack: usize,
+}
+
+impl Entries {
+    /// Memories and stacks that are mappings each: the guard before a memory, what is accessible, and what is reserved behind
+    /// that; a stack and its guard.
+    pub const ORDINARY: Entries = Entries { memory: 3, stack: 2 };
 }
 
 impl Engine {
@@ -55,32 +93,35 @@ impl Engine {
     ///
     /// [`Error::Internal`] if this machine cannot run the configuration, or no thread can be had.
     pub fn new(table_entries_max: usize) -> Result<Engine> {
-        Engine::with(table_entries_max, true, POOL_PLACES)
+        Engine::start(Setup::new(table_entries_max))
     }
 
-    /// One whose thread never ticks: what computes then goes on until [`Engine::tick`] is called.
+    /// An engine that is set up in another way.
     ///
     /// # Errors
     ///
-    /// As [`Engine::new`].
-    pub fn without_ticks(table_entries_max: usize) -> Result<Engine> {
-        Engine::with(table_entries_max, false, POOL_PLACES)
-    }
-
-    fn with(table_entries_max: usize, ticks: bool, places: u32) -> Result<Engine> {
+    /// As [`Engine::new`]; and [`Error::Denied`] if this machine has nothing for a dense one.
+    pub fn start(setup: Setup) -> Result<Engine> {
+        let Setup { table_entries_max, dense, ticks, places } = setup;
         let internal = |what: &str, e: &dyn std::fmt::Display| Error::Internal(format!("{what}: {e}"));
-        let mut config = configuration();
+        let mut config = configuration(dense);
         config.enable_compiler(false);
+        let entries = if dense { cut_from_slabs(&mut config)? } else { Entries::ORDINARY };
         let engine = wasmtime::Engine::new(&config).map_err(|e| internal("the engine cannot start", &e))?;
         let modules = module_linker(&engine).map_err(|e| internal("WASI preview 1 cannot be linked", &e))?;
         let components = component_linker(&engine).map_err(|e| internal("WASI preview 2 cannot be linked", &e))?;
-        let pool = Pool::start(config, table_entries_max, places);
+        let pool = if dense { None } else { Pool::start(config, table_entries_max, places) };
         let engines = [&engine].into_iter().chain(pool.as_ref().map(Pool::engine)).map(wasmtime::Engine::weak);
         let ticker =
             Ticker::start(engines.collect(), ticks).map_err(|e| internal("the ticker thread cannot start", &e))?;
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let gate = Arc::new(Gate::new(processors.saturating_mul(FILE_CALLS_EACH)));
-        Ok(Engine { engine, modules, pool, components, ticker, unfinished: Arc::default(), gate })
+        Ok(Engine { engine, modules, pool, components, ticker, unfinished: Arc::default(), gate, entries })
+    }
+
+    /// What a guest may take of the process's memory map.
+    pub fn entries(&self) -> Entries {
+        self.entries
     }
 
     /// Ends the current tick at once, so that whoever computes is asked now whether it should go on.
@@ -92,6 +133,21 @@ impl Engine {
     pub fn paced<F: Future>(&self, future: F) -> Paced<F> {
         self.ticker.paced(future)
     }
+}
+
+#[cfg(target_os = "linux")]
+fn cut_from_slabs(config: &mut wasmtime::Config) -> Result<Entries> {
+    let stack = slabs::install(config).map_err(|e| {
+        Error::Denied(format!(
+            "--dense needs addresses that no memory is kept for, and the system gives none (ulimit -v, vm.overcommit_memory): {e}"
+        ))
+    })?;
+    Ok(Entries { memory: 0, stack })
+}
+
+#[cfg(not(target_os = "linux"))]
+fn cut_from_slabs(_: &mut wasmtime::Config) -> Result<Entries> {
+    Err(Error::Denied("--dense is for Linux only".to_owned()))
 }
 
 fn module_linker(engine: &wasmtime::Engine) -> wasmtime::Result<wasmtime::Linker<Host>> {
@@ -122,7 +178,8 @@ pub(crate) mod tests {
     /// Compiles in this process, which no daemon does, and loads what came of it.
     pub(crate) fn program(engine: &Engine, bytes: &[u8], text: bool) -> Result<Program, String> {
         use std::io::{Seek as _, Write as _};
-        let code = Compiler::new().unwrap().compile(bytes, text).map_err(|e| match e {
+        let dense = engine.entries != Entries::ORDINARY;
+        let code = Compiler::new(dense).unwrap().compile(bytes, text).map_err(|e| match e {
             NotCompiled::Refused(why) => why,
             other => format!("{other:?}"),
         })?;

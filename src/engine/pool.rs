@@ -100,13 +100,13 @@ impl Pool {
 mod tests {
     use super::super::sandbox::tests::bare;
     use super::super::tests::program;
-    use super::super::{Engine, Program, Sandbox, run};
+    use super::super::{Engine, Program, Sandbox, Setup, run};
     use crate::model::instance::Ended;
 
     const PLACES: u32 = 1;
 
     fn engine() -> Engine {
-        Engine::with(1000, true, PLACES).unwrap()
+        Engine::start(Setup { places: PLACES, ..Setup::new(1000) }).unwrap()
     }
 
     fn free(engine: &Engine) -> usize {
@@ -230,7 +230,7 @@ mod tests {
     /// As under `ulimit -v`: more addresses than there are.
     #[test]
     fn where_the_system_gives_no_addresses_it_is_done_without() {
-        let engine = Engine::with(1000, true, 1_000_000).unwrap();
+        let engine = Engine::start(Setup { places: 1_000_000, ..Setup::new(1000) }).unwrap();
         assert!(engine.pool.is_none());
         let brief = program(&engine, leaves_everything(2, 0, 1).as_bytes(), true).unwrap();
         assert_eq!(end_of(&engine, &brief).status.exit_code(), 0);

@@ -46,6 +46,8 @@ pub(super) struct Task<'a> {
     /// SHA-256 of the module, in hex.
     pub digest: &'a str,
     pub text: bool,
+    /// Whether it is for a dense engine.
+    pub dense: bool,
     pub limits: &'a Limits,
 }
 
@@ -95,6 +97,7 @@ fn command(task: &Task<'_>) -> Command {
         .args(["--cpu", &whole_seconds(task.limits.compile_cpu).to_string()])
         .args(["--code-size", &task.limits.compiled_bytes_max.to_string()])
         .args(task.text.then_some("--wat"))
+        .args(task.dense.then_some("--dense"))
         .env_clear()
         .kill_on_drop(true);
     #[cfg(unix)]

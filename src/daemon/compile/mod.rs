@@ -87,6 +87,7 @@ struct Inner {
     fingerprint: String,
     places: Places,
     program: Option<PathBuf>,
+    dense: bool,
     limits: Limits,
     compilations: AtomicU64,
     closing: CancellationToken,
@@ -130,9 +131,10 @@ impl Compilers {
         Ok(Compilers(Arc::new(Inner {
             engine,
             cache: Cache::open(directory, limits.compiled_bytes_max)?,
-            fingerprint: engine::Compiler::new()?.fingerprint(),
+            fingerprint: engine::Compiler::new(config.dense)?.fingerprint(),
             places: Places::new(quick, slow, limits.compile_queue_max),
             program: config.program.clone(),
+            dense: config.dense,
             limits,
             compilations: AtomicU64::new(0),
             closing: CancellationToken::new(),
@@ -249,6 +251,7 @@ impl Compilers {
             code: written,
             digest: &order.digest,
             text: order.text,
+            dense: self.0.dense,
             limits: &self.0.limits,
         };
         let compiled = tokio::select! {
