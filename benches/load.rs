@@ -3,7 +3,8 @@
 //! The real daemon in a process of its own and its clients on the same machine, in one table. Machines differ and are noisy, so
 //! each figure stands beside one of the same run that anybody can place: a server that writes the name into a dictionary and
 //! runs nothing, plain wasmtime in this process, a program that the system starts. Takes about four minutes; `load PART` is a
-//! part of it: rate, latency, list, stop, logs, density, growth, cold.
+//! part of it: rate, latency, list, stop, logs, density, growth, cold, dense. The last has CORACLE_BENCH_DENSE instances, 100,000
+//! unless that is set.
 
 #![expect(clippy::print_stdout, reason = "the table is what this program is for")]
 
@@ -55,6 +56,11 @@ fn main() {
         }
         if wanted("cold") {
             cold().await;
+        }
+        if wanted("dense") {
+            dense().await;
+            back(&[], "").await;
+            back(&["--dense"], ", dense").await;
         }
     });
 }
@@ -355,4 +361,63 @@ async fn cold() {
         format!("{:.0} ms", serving.as_secs_f64() * 1e3),
         format!("first run of one {:.1} ms", begun.elapsed().as_secs_f64() * 1e3),
     );
+}
+
+/// As many as there may be with `--dense`, alive at the same time.
+async fn dense() {
+    let many = std::env::var("CORACLE_BENCH_DENSE").ok().and_then(|n| n.parse().ok()).unwrap_or(100_000);
+    // And some beside them.
+    let daemon = Daemon::start(&["--dense", "--instances", &(many + 10).to_string()]);
+    let (idle_kib, begun) = (daemon.resident_kib(), Instant::now());
+    let alive = daemon.fill(many, "sleep").await;
+    let mut line = Line::connect(daemon.address).await;
+    daemon.until_run(&mut line, alive).await;
+    let took = begun.elapsed().as_secs_f64();
+    row(&format!("{alive} that sleep, dense: begun in"), format!("{took:.1} s"), {
+        let each = |kib: u64| kib as f64 / alive.max(1) as f64;
+        let (resident, tables) = (each(daemon.resident_kib() - idle_kib), each(daemon.page_tables_kib()));
+        format!("{resident:.1} KiB each, page tables {tables:.1}")
+    });
+    row(
+        "entries of its map, and its descriptors",
+        format!("{}, {}", daemon.entries(), daemon.descriptors()),
+        "of 65530",
+    );
+    let (mut lists, mut runs, mut stops) = (vec![], vec![], vec![]);
+    for _ in 0..50 {
+        lists.push(timed(&mut line, "list\n", 1).await);
+        runs.push(timed(&mut line, "run hello\nwait hello\n", 2).await);
+        let reply = line.exchange("run --name stopped sleep\n", 1).await;
+        assert!(reply.contains("created"), "{reply}");
+        stops.push(timed(&mut line, "stop stopped\n", 1).await);
+    }
+    for (what, times) in [("list", &mut lists), ("run hello to its end", &mut runs), ("stop", &mut stops)] {
+        times.sort_unstable();
+        row(&format!("{what} among them: p50, p99"), format!("{:.2}, {:.2}", at(times, 500), at(times, 990)), "ms");
+    }
+    let cpu = daemon.cpu();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    row("processor time of all in 5 s", format!("{:?}", daemon.cpu() - cpu), "goal 0");
+    let begun = Instant::now();
+    daemon.end().await;
+    row("to end them all, and the daemon", format!("{:.1} s", begun.elapsed().as_secs_f64()), "at most 35 s");
+}
+
+/// Those that run again when a daemon starts.
+async fn back(words: &[&str], what: &str) {
+    const MANY: usize = 10_000;
+    let mut daemon = Daemon::start(&[words, &["--instances", "20000"]].concat());
+    let alive = daemon.fill(MANY, "--restart always sleep").await;
+    daemon.end().await;
+    let begun = Instant::now();
+    daemon.begin().await;
+    let serving = begun.elapsed();
+    let mut line = Line::connect(daemon.address).await;
+    daemon.until_run(&mut line, alive).await;
+    row(
+        &format!("a daemon with {alive} to run again{what}: to its first answer"),
+        format!("{:.0} ms", serving.as_secs_f64() * 1e3),
+        format!("until all run {:.2} s", begun.elapsed().as_secs_f64()),
+    );
+    daemon.end().await;
 }

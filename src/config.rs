@@ -253,8 +253,8 @@ pub struct Limits {
     /// what the system allows the daemon, less what connections need]
     #[arg(long = "open-files", value_name = "N", value_parser = parse_count::<1_000_000_000>)]
     pub open_files_max: Option<usize>,
-    /// Entries of the system's map for all instances together: three for each memory, two for each stack [default: what the
-    /// system allows the daemon]
+    /// Entries of the system's map for all instances together: three for each memory, two for each stack; with --dense four
+    /// for each code, and nothing else where the kernel is 6.13 or newer [default: what the system allows the daemon]
     #[arg(long = "mappings", value_name = "N", value_parser = parse_count::<1_000_000_000>)]
     pub mappings_max: Option<usize>,
     /// Random bytes that a guest gets in one call; filling more is a long step that nothing can interrupt
@@ -345,8 +345,10 @@ pub mod fixed {
     pub const AUTH_DELAY: Duration = Duration::from_millis(200);
     /// Time for guests to be gone when the daemon ends.
     pub const DRAIN: Duration = Duration::from_secs(5);
+    /// The same with `--dense`, for so many.
+    pub const DRAIN_DENSE: Duration = Duration::from_secs(30);
     /// Time for answers on their way, after that. With it, and what a disk that hangs may take ([`CLOSE`], twice), the daemon is
-    /// gone within ten seconds.
+    /// gone within ten seconds, if it is not a dense one.
     pub const FAREWELL: Duration = Duration::from_millis(1500);
     /// Time for the last output and for the last changes to be written.
     pub const CLOSE: Duration = Duration::from_millis(1500);

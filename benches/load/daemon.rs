@@ -51,6 +51,11 @@ impl Daemon {
     /// Ends in order, and begins with what is there.
     pub(crate) async fn again(&mut self) {
         self.end().await;
+        self.begin().await;
+    }
+
+    /// Begins with what is there, when it has ended.
+    pub(crate) async fn begin(&mut self) {
         let _reaped = self.child.wait();
         (self.child, self.address) = spawn(self.directory.path().to_owned(), &self.words);
         Line::connect(self.address).await.exchange("ping\n", 1).await;
@@ -84,6 +89,13 @@ impl Daemon {
         tasks.join_all().await.iter().sum()
     }
 
+    /// Returns when so many run.
+    pub(crate) async fn until_run(&self, line: &mut Line, many: usize) {
+        while line.exchange("list\n", 1).await.matches(" - running'").count() < many {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Stores so many small modules, each of another content, and has them compiled.
     pub(crate) async fn store_modules(&self, many: usize) {
         let mut client = Client::connect(self.address).await.expect("a connection");
@@ -112,9 +124,29 @@ impl Daemon {
 
     /// `VmRSS` of proc_pid_status(5), in KiB; 0 where there is no /proc.
     pub(crate) fn resident_kib(&self) -> u64 {
+        self.status_kib("VmRSS:")
+    }
+
+    /// Memory of the kernel's that says where the process's is, in KiB.
+    pub(crate) fn page_tables_kib(&self) -> u64 {
+        self.status_kib("VmPTE:")
+    }
+
+    fn status_kib(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
-        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap_or("0");
+        let line = status.lines().find_map(|l| l.strip_prefix(name)).unwrap_or("0");
         line.split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(0)
+    }
+
+    /// Entries of the process's memory map.
+    pub(crate) fn entries(&self) -> usize {
+        let maps = std::fs::read_to_string(format!("/proc/{}/maps", self.child.id())).unwrap_or_default();
+        maps.lines().count()
+    }
+
+    /// Descriptors that it has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).map_or(0, Iterator::count)
     }
 }
 

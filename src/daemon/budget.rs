@@ -114,20 +114,21 @@ impl Budget {
                 Reach::Files => most_files(self.handles_max),
             };
         let of_code = if self.codes.contains_key(code) { 0 } else { DESCRIPTORS_CODE };
+        let maps_of_code = if self.codes.contains_key(code) { 0 } else { self.entries.code };
         let mappings = needs.memories.saturating_mul(self.entries.memory).saturating_add(self.entries.stack);
         self.files.take(files.saturating_add(of_code)).map_err(|max| Error::Limit {
             what: "the number of files that all instances may open",
             limit: max.to_string(),
             name: "--open-files, --handles, ulimit -n",
         })?;
-        self.mappings.take(mappings).map_err(|max| {
+        self.mappings.take(mappings.saturating_add(maps_of_code)).map_err(|max| {
             self.files.promised -= files + of_code;
             Error::Limit {
                 what: match self.entries {
                     Entries::ORDINARY => {
                         "the number of mappings (three for a memory, two for a stack) of all instances"
                     }
-                    _ => "the number of mappings (two for a stack) of all instances",
+                    _ => "the number of mappings (four for code, two for a stack of an older kernel) of all instances",
                 },
                 limit: max.to_string(),
                 name: "--mappings, vm.max_map_count",
@@ -159,6 +160,7 @@ impl Budget {
                 if *of_code.get() == 0 {
                     of_code.remove();
                     self.files.promised -= DESCRIPTORS_CODE;
+                    self.mappings.promised -= self.entries.code;
                 }
             }
         }
@@ -256,6 +258,24 @@ mod tests {
         budget.release(InstanceId(5));
         budget.release(InstanceId(4));
         assert_eq!((budget.files.promised, budget.mappings.promised, budget.codes.len()), (0, 0, 0));
+    }
+
+    /// However many sleep, and whatever their memories.
+    #[test]
+    fn dense_instances_take_entries_for_their_code_only() {
+        let mut budget = budget(1000, 10);
+        budget.entries = Entries { memory: 0, stack: 0, code: 4 };
+        let (one, other) = (Code::default(), Code::default());
+        let prints = Needs { reach: Reach::Nothing, memories: 16 };
+        for id in 1..=100 {
+            budget.promise_for(InstanceId(id), if id % 2 == 0 { &one } else { &other }, prints, 0).unwrap();
+        }
+        assert_eq!(budget.mappings(), (8, 10));
+        let refused = budget.promise_for(InstanceId(101), &Code::default(), prints, 0).unwrap_err();
+        assert!(refused.to_string().contains("--mappings"), "{refused}");
+        assert_eq!(budget.mappings(), (8, 10));
+        (1..=100).for_each(|id| budget.release(InstanceId(id)));
+        assert_eq!((budget.mappings().0, budget.files().0), (0, 0));
     }
 
     #[test]

@@ -47,6 +47,7 @@ use mounts::Mounts;
 use scheduler::{Scheduler, Serves};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use store::Store;
 use supervisor::Parts;
 use tokio_util::sync::CancellationToken;
@@ -62,6 +63,7 @@ pub struct Daemon {
     logs: Logs,
     token: Token,
     state_dir: PathBuf,
+    drain: Duration,
     _guests: Guests,
 }
 
@@ -173,8 +175,18 @@ impl Daemon {
             seq_next: loaded.seq_next,
         });
         tracing::info!(state_dir = %state_dir.display(), root = %config.root.display(), "ready");
-        let daemon =
-            Daemon { supervisor, tracker, store, modules, logs: logs.clone(), token, state_dir, _guests: guests };
+        let drain = if config.dense { fixed::DRAIN_DENSE } else { fixed::DRAIN };
+        let daemon = Daemon {
+            supervisor,
+            tracker,
+            store,
+            modules,
+            logs: logs.clone(),
+            token,
+            state_dir,
+            drain,
+            _guests: guests,
+        };
         daemon.supervisor.recover()?;
         logs.retain(|id| daemon.supervisor.knows(id));
         Ok(daemon)
@@ -212,7 +224,7 @@ impl Daemon {
         self.supervisor.shutdown_requested().await;
         tracing::info!(live = self.supervisor.live(), "shutting down");
         self.modules.compilers().close();
-        if tokio::time::timeout(fixed::DRAIN, self.supervisor.drain()).await.is_err() {
+        if tokio::time::timeout(self.drain, self.supervisor.drain()).await.is_err() {
             tracing::warn!(live = self.supervisor.live(), "some guests did not end in time");
         }
         self.tracker.close();
@@ -312,7 +324,6 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     /// Those that may block may all do so, in directories of servers that are gone.
     #[test]

@@ -126,7 +126,7 @@ mod tests {
         ] {
             let expected = format!(
                 "Config {{ {proposals}parallel_compilation: true, compiler_config: Some({compiler}), {memories}\
-                 parse_wasm_debuginfo: false, epoch_interruption: true, {more}guard_before_linear_memory: {guard}, \
+                 parse_wasm_debuginfo: false, epoch_interruption: true, guard_before_linear_memory: {guard}, {more}\
                  concurrency_support: false }}"
             );
             assert_eq!(format!("{:?}", configuration(dense)), expected);

@@ -71,19 +71,21 @@ impl Setup {
     }
 }
 
-/// Entries of the process's memory map that a guest may take, beside those of its code.
+/// Entries of the process's memory map that a guest may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entries {
     /// For each memory.
     pub memory: usize,
     /// For its stack.
     pub stack: usize,
+    /// For its code, which all who run it have together.
+    pub code: usize,
 }
 
 impl Entries {
     /// Memories and stacks that are mappings each: the guard before a memory, what is accessible, and what is reserved behind
-    /// that; a stack and its guard.
-    pub const ORDINARY: Entries = Entries { memory: 3, stack: 2 };
+    /// that; a stack and its guard. Beside so many code is not charged for.
+    pub const ORDINARY: Entries = Entries { memory: 3, stack: 2, code: 0 };
 }
 
 impl Engine {
@@ -142,7 +144,8 @@ fn cut_from_slabs(config: &mut wasmtime::Config) -> Result<Entries> {
             "--dense needs addresses that no memory is kept for, and the system gives none (ulimit -v, vm.overcommit_memory): {e}"
         ))
     })?;
-    Ok(Entries { memory: 0, stack })
+    // Of code: what can be executed, and what is before and behind that; one for what the allocator maps for it.
+    Ok(Entries { memory: 0, stack, code: 4 })
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -1,4 +1,4 @@
-//! Machine code from a file becomes a module or a component that can be instantiated: the one place with `unsafe`.
+//! Machine code from a file becomes a module or a component that can be instantiated: one of two places with `unsafe`.
 #![expect(unsafe_code, reason = "wasmtime cannot check machine code; see SAFETY for why ours can be trusted")]
 
 use std::fs::File;

@@ -527,7 +527,7 @@ mod tests {
         let addresses: BTreeSet<usize> = stacks.iter().map(|stack| stack.bottom.addr()).collect();
         assert_eq!((addresses.len(), area.lock().all.len()), (stacks.len(), 3), "each has its own");
         stacks.truncate(1);
-        assert_eq!(area.lock().all.len(), 1 + usize::from(area.lock().all.values().all(|slab| slab.used == 0)));
+        assert!(area.lock().all.len() <= 2, "that of the one that is left, and one more");
         stacks.clear();
         let slabs = area.lock();
         assert_eq!((slabs.all.len(), slabs.free.len()), (1, 1));
@@ -557,7 +557,7 @@ mod tests {
         let (last, bytes) = (memory.as_ptr(), memory.byte_size());
         drop(memory);
         assert!(look(last, bytes).unwrap() == vec![0; bytes]);
-        assert_eq!(memories.0.take(bytes).unwrap().base, last, "which is there for the next");
+        assert_eq!(memories.0.take(1 << 32).unwrap().base, old, "all of it is there for the next");
     }
 
     #[test]
@@ -646,7 +646,7 @@ mod tests {
         let bottom = area.take().unwrap().bottom;
         let deep = "(module (func $deep (export \"deep\") (param i64) (result i64)
             (i64.add (call $deep (i64.add (local.get 0) (i64.const 1))) (i64.xor (local.get 0) (i64.const 0x5a5a5a5a5a5a)))))";
-        let module = wasmtime::Module::new(&engine, deep).unwrap();
+        let module = wasmtime::Module::new(&engine, wat::parse_str(deep).unwrap()).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let mut store = wasmtime::Store::new(&engine, ());

@@ -15,6 +15,8 @@ mod clients;
 mod compile;
 #[cfg(target_os = "linux")]
 mod crowd;
+#[cfg(target_os = "linux")]
+mod dense;
 mod directories;
 #[cfg(unix)]
 mod disk;
