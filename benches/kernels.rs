@@ -1,12 +1,12 @@
 //! How fast guests compute, and what it costs that they can be ended at any moment: `cargo bench --bench kernels`.
 //!
 //! Each program of `kernels/`, which is compiled C and traps if its result is wrong, runs in turn in plain wasmtime, in plain
-//! wasmtime that can interrupt it (as `wasmtime run -W timeout=1h` does), and as the daemon runs it.
+//! wasmtime that can interrupt it (as `wasmtime run -W timeout=1h` does), as the daemon runs it, and as it does with `--dense`.
 
 #![expect(clippy::print_stdout, reason = "the table is what this program is for")]
 #![expect(clippy::unwrap_used, reason = "a guest that does not run has no time")]
 
-use coracle::engine::{Compiler, DiskBudget, Engine, Floor, MemoryBudget, Program, Sandbox, Sink, Usage};
+use coracle::engine::{Compiler, DiskBudget, Engine, Floor, MemoryBudget, Program, Sandbox, Setup, Sink, Usage};
 use coracle::model::request::StdStream;
 use std::io::Write;
 use std::path::Path;
@@ -38,32 +38,36 @@ fn main() {
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
-    let (plain, epochs, ours) = (Plain::new(false), Plain::new(true), Ours::new());
+    let (plain, epochs) = (Plain::new(false), Plain::new(true));
+    // There is a dense engine on Linux only.
+    let (ours, dense) = (Ours::new(false), Ours::new(cfg!(target_os = "linux")));
     let mut programs: Vec<(&str, Vec<u8>)> =
         KERNELS.iter().map(|(name, text)| (*name, wat::parse_str(text).unwrap())).collect();
     // Rust, and the only one that calls the host: there if `guest-examples/build.sh` has built it.
     let primes = Path::new(env!("CARGO_MANIFEST_DIR")).join("guest-examples/target/guests/primes.wasm");
     programs.extend(std::fs::read(primes).ok().map(|wasm| ("primes", wasm)));
 
-    println!("\n| | plain, ms | with epochs | as the daemon |\n| --- | --- | --- | --- |");
-    let mut products = [1.0; 2];
+    println!("\n| | plain, ms | with epochs | as the daemon | dense |\n| --- | --- | --- | --- | --- |");
+    let mut products = [1.0; 3];
     for (name, wasm) in &programs {
-        let (plain_pre, epochs_pre, program) = (plain.load(wasm), epochs.load(wasm), ours.load(wasm));
-        let run = [&|| plain.run(&plain_pre) as Duration, &|| epochs.run(&epochs_pre), &|| ours.run(&program)]
-            as [&dyn Fn() -> Duration; 3];
-        let mut times = [(); 3].map(|()| vec![]);
+        let (plain_pre, epochs_pre) = (plain.load(wasm), epochs.load(wasm));
+        let (program, densely) = (ours.load(wasm), dense.load(wasm));
+        let run = [&|| plain.run(&plain_pre) as Duration, &|| epochs.run(&epochs_pre), &|| ours.run(&program), &|| {
+            dense.run(&densely)
+        }] as [&dyn Fn() -> Duration; 4];
+        let mut times = [(); 4].map(|()| vec![]);
         let begun = Instant::now();
         while times[0].len() < ROUNDS && begun.elapsed() < TIME_MAX {
             for (times, run) in times.iter_mut().zip(run) {
                 times.push(run().as_secs_f64() * 1e3);
             }
         }
-        let [plain, epochs, ours] = times.map(median);
-        println!("| {name} | {plain:.1} | {:.2} | {:.2} |", epochs / plain, ours / plain);
-        products = [products[0] * epochs / plain, products[1] * ours / plain];
+        let [plain, epochs, ours, dense] = times.map(median);
+        println!("| {name} | {plain:.1} | {:.2} | {:.2} | {:.2} |", epochs / plain, ours / plain, dense / plain);
+        products = [products[0] * epochs / plain, products[1] * ours / plain, products[2] * dense / plain];
     }
-    let [epochs, ours] = products.map(|product: f64| product.powf(1.0 / programs.len() as f64));
-    println!("| geometric mean | | {epochs:.2} | {ours:.2} |");
+    let [epochs, ours, dense] = products.map(|product: f64| product.powf(1.0 / programs.len() as f64));
+    println!("| geometric mean | | {epochs:.2} | {ours:.2} | {dense:.2} |");
 }
 
 fn median(mut all: Vec<f64>) -> f64 {
@@ -110,10 +114,10 @@ struct Ours {
 }
 
 impl Ours {
-    fn new() -> Ours {
+    fn new(dense: bool) -> Ours {
         Ours {
-            engine: Engine::new(100_000).unwrap(),
-            compiler: Compiler::new(false).unwrap(),
+            engine: Engine::start(Setup { dense, ..Setup::new(100_000) }).unwrap(),
+            compiler: Compiler::new(dense).unwrap(),
             total: Arc::new(MemoryBudget::new(1 << 30)),
             runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap(),
         }
