@@ -14,6 +14,9 @@ use crate::model::name::Name;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+/// How many records are looked at with each end. More than one, so that those that were passed over are caught up with.
+const PRUNED_WITH_AN_END: usize = 32;
+
 impl Supervisor {
     /// Forgets an ended instance with its log. `force` kills it first; `volumes` removes its directory too.
     ///
@@ -167,12 +170,13 @@ impl Supervisor {
         self.0.tracker.spawn(async move { this.remove_ended(&name, run, false).await });
     }
 
-    /// Removes the records that are too many or too old.
+    /// Removes the records that are too many or too old. Some of them, for each that ended: where many end at once, most are
+    /// still being written down, and to look at all of them for each would take as long as a hundred thousand ends themselves.
     pub(super) fn prune_old(&self, state: &mut State) {
-        self.prune_at(state, clock::both());
+        self.prune_at(state, clock::both(), PRUNED_WITH_AN_END);
     }
 
-    fn prune_at(&self, state: &mut State, now: Clocks) {
+    fn prune_at(&self, state: &mut State, now: Clocks, most: usize) {
         let age = u64::try_from(self.0.limits.ended_for.as_micros()).unwrap_or(u64::MAX);
         let before = match state.ageing.look(now) {
             Verdict::Goes => Timestamp(now.wall.0.saturating_sub(age)),
@@ -188,7 +192,7 @@ impl Supervisor {
                 Timestamp(0)
             }
         };
-        for event in state.registry.decide_prune(self.0.limits.ended_max, before, now.wall) {
+        for event in state.registry.decide_prune(self.0.limits.ended_max, before, now.wall, most) {
             // One whose end is still being written down is not forgotten yet; what was run with --rm goes with its directory,
             // and a name that is held is somebody's work already.
             let goes_by_itself = state.registry.by_id(event.id).is_none_or(|record| record.launch.remove);
@@ -255,7 +259,7 @@ impl Supervisor {
             }
             self.0.store.look_for_room();
             if u64::from(ticks) % fixed::TIDY_EVERY.as_secs() == 0 {
-                self.prune_old(&mut self.lock());
+                self.prune_at(&mut self.lock(), clock::both(), usize::MAX);
                 self.resume_removals();
             }
         }
@@ -386,11 +390,11 @@ mod tests {
 
             let year = HOUR * 24 * 365;
             let jumped = later(start, year, HOUR);
-            supervisor.prune_at(&mut state, jumped);
+            supervisor.prune_at(&mut state, jumped, usize::MAX);
             assert_eq!(state.registry.len(), 1, "it is an hour old, whatever the clock says");
-            supervisor.prune_at(&mut state, later(jumped, HOUR * 23, HOUR * 23));
+            supervisor.prune_at(&mut state, later(jumped, HOUR * 23, HOUR * 23), usize::MAX);
             assert_eq!(state.registry.len(), 1, "there is a day to set it right");
-            supervisor.prune_at(&mut state, later(jumped, HOUR * 24, HOUR * 24));
+            supervisor.prune_at(&mut state, later(jumped, HOUR * 24, HOUR * 24), usize::MAX);
             assert_eq!(state.registry.len(), 0, "nobody did");
         }
         supervisor.shut_down();

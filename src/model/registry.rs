@@ -251,13 +251,13 @@ impl Registry {
     }
 
     /// Removals that bring the number of ended records down to `ended_max`, and of those that ended before `ended_before`;
-    /// oldest end first.
-    pub fn decide_prune(&self, ended_max: usize, ended_before: Timestamp, at: Timestamp) -> Vec<Event> {
+    /// oldest end first, and no more than `most`: whoever has more to do than that comes again.
+    pub fn decide_prune(&self, ended_max: usize, ended_before: Timestamp, at: Timestamp, most: usize) -> Vec<Event> {
         let surplus = self.ended.len().saturating_sub(ended_max);
         let records = self.ended.values().map(|id| self.records.get(id).expect("what ended has a record"));
         let old = |record: &Record| record.ended_at.is_some_and(|ended| ended < ended_before);
         let gone = records.enumerate().take_while(|(i, record)| *i < surplus || old(record));
-        gone.map(|(_, record)| Event::of(record, at, EventKind::Removed)).collect()
+        gone.take(most).map(|(_, record)| Event::of(record, at, EventKind::Removed)).collect()
     }
 
     /// Makes an event so.

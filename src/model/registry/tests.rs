@@ -161,7 +161,9 @@ fn pruning_takes_the_oldest_ends_and_never_the_living() {
         let id = run(&mut registry, n);
         end(&mut registry, id);
     }
-    for event in registry.decide_prune(1, Timestamp(0), NOW) {
+    let gone = registry.decide_prune(1, Timestamp(0), NOW, 1);
+    assert_eq!(gone.iter().map(|e| e.name.as_str()).collect::<Vec<_>>(), ["a"], "no more than it was asked for");
+    for event in registry.decide_prune(1, Timestamp(0), NOW, 100) {
         registry.apply(&event);
     }
     let left: Vec<_> = registry.records().map(|r| r.name.as_str()).collect();
@@ -176,7 +178,7 @@ fn pruning_by_age_stops_at_the_first_young_end() {
         let event = registry.ended(id, exited(0), false, FIVE, Timestamp(NOW.0 + i as u64));
         registry.apply(&event);
     }
-    let gone = registry.decide_prune(100, Timestamp(NOW.0 + 2), NOW);
+    let gone = registry.decide_prune(100, Timestamp(NOW.0 + 2), NOW, 100);
     assert_eq!(gone.iter().map(|e| e.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
 }
 
@@ -234,7 +236,7 @@ fn a_pause_that_is_cancelled_ends_as_the_last_run_did() {
     let event = registry.restart_cancelled(id, NOW);
     registry.apply(&event);
     assert_eq!(registry.get(&name("web")).unwrap().state, State::Ended(failed("exit")));
-    assert_eq!(registry.decide_prune(0, Timestamp(0), NOW).len(), 1);
+    assert_eq!(registry.decide_prune(0, Timestamp(0), NOW, usize::MAX).len(), 1);
 }
 
 /// A stop that was on its way when the daemon died: whatever it was of, the next life of `always` is not held to it.
@@ -390,7 +392,7 @@ proptest! {
             }
             prop_assert_eq!(registry.live(), model.values().filter(|m| m.1).count());
             prop_assert_eq!(registry.len(), model.len());
-            prop_assert_eq!(registry.decide_prune(0, Timestamp(0), NOW).len(), model.values().filter(|m| !m.1).count());
+            prop_assert_eq!(registry.decide_prune(0, Timestamp(0), NOW, usize::MAX).len(), model.values().filter(|m| !m.1).count());
             for (i, m) in &model {
                 let record = registry.get(&names[*i]).unwrap();
                 prop_assert_eq!((record.run, record.state.is_live(), record.stop_requested), (m.0, m.1, m.3));
