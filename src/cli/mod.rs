@@ -5,6 +5,7 @@
 
 mod background;
 mod compile;
+mod completions;
 mod daemon;
 mod file;
 mod progress;
@@ -43,7 +44,7 @@ struct Cli {
 }
 
 /// How a daemon is reached.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args)]
 struct Connecting {
     /// The daemon to talk to: tcp://ADDRESS:PORT, unix:PATH or tls://NAME:PORT [default: your own daemon, by its socket in the
     /// state directory, or else on 127.0.0.1:8080]
@@ -65,9 +66,14 @@ const AFTER_HELP: &str =
 enum Verb {
     /// Serve on a loopback address until told to stop
     Daemon(Box<daemon::DaemonArgs>),
+    /// Print a script that completes commands, flags and names in a shell
+    Completions(completions::CompletionsArgs),
     /// Compile a module, for the daemon
     #[command(hide = true)]
     CompileModule(compile::CompileArgs),
+    /// Say what could stand in a place, for those scripts
+    #[command(name = "__complete", hide = true)]
+    Complete(completions::CompleteArgs),
     #[command(flatten)]
     Request(Request),
 }
@@ -184,6 +190,8 @@ fn dispatch(cli: Cli) -> Outcome {
     let request = match cli.verb {
         Verb::Daemon(args) => return daemon::foreground(*args),
         Verb::CompileModule(args) => return compile::child(&args),
+        Verb::Completions(args) => return completions::script(&args),
+        Verb::Complete(args) => return completions::answer(&args),
         Verb::Request(Request::Help { verb }) => return help(verb.as_deref()),
         Verb::Request(request) => request,
     };

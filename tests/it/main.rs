@@ -13,6 +13,7 @@ mod bad_input;
 mod cli;
 mod clients;
 mod compile;
+mod completions;
 #[cfg(target_os = "linux")]
 mod crowd;
 #[cfg(target_os = "linux")]
