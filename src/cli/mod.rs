@@ -8,6 +8,7 @@ mod compile;
 mod completions;
 mod daemon;
 mod file;
+mod manual;
 mod progress;
 mod run;
 mod show;
@@ -68,6 +69,8 @@ enum Verb {
     Daemon(Box<daemon::DaemonArgs>),
     /// Print a script that completes commands, flags and names in a shell
     Completions(completions::CompletionsArgs),
+    /// Print the manual, or write its pages into a directory
+    Man(manual::ManArgs),
     /// Compile a module, for the daemon
     #[command(hide = true)]
     CompileModule(compile::CompileArgs),
@@ -191,6 +194,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Verb::Daemon(args) => return daemon::foreground(*args),
         Verb::CompileModule(args) => return compile::child(&args),
         Verb::Completions(args) => return completions::script(&args),
+        Verb::Man(args) => return manual::manual(&args),
         Verb::Complete(args) => return completions::answer(&args),
         Verb::Request(Request::Help { verb }) => return help(verb.as_deref()),
         Verb::Request(request) => request,

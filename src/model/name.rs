@@ -16,7 +16,7 @@ const DEVICE_STEMS: [&str; 4] = ["con", "prn", "aux", "nul"];
 
 /// Verbs of the protocol and words of the command line, present and to come: a name that reads like one makes a typing slip
 /// run something. `hello` is left out on purpose: it is the first module anybody runs (`run hello`).
-const VERBS: [&str; 29] = [
+const VERBS: [&str; 30] = [
     "run",
     "stop",
     "list",
@@ -47,6 +47,7 @@ const VERBS: [&str; 29] = [
     "doctor",
     "completions",
     "install-service",
+    "man",
 ];
 
 /// A valid name: `[A-Za-z0-9][A-Za-z0-9._-]{0,62}`, no trailing dot, no `..`, no Windows device stem, no verb.

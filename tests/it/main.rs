@@ -32,6 +32,7 @@ mod host_memory;
 mod lifecycle;
 mod limits;
 mod logs;
+mod manual;
 mod modules;
 mod mounts;
 mod papers;

@@ -219,6 +219,8 @@ const KINDS: &[(&str, &str, Kind)] = &[
     ("put", "module", Kind::Files(Files::Modules)),
     ("put", "name", Kind::Free),
     ("help", "verb", Kind::Verbs),
+    ("man", "verb", Kind::Verbs),
+    ("man", "out", DIRECTORY),
     ("daemon", "listen", Kind::Free),
     ("daemon", "tls_cert", FILE),
     ("daemon", "tls_key", FILE),
