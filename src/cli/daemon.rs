@@ -24,6 +24,13 @@ pub(super) struct DaemonArgs {
     background: bool,
 }
 
+impl DaemonArgs {
+    /// What the daemon is told.
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Default)]
 enum LogFormat {
     #[default]

@@ -11,6 +11,7 @@ mod file;
 mod manual;
 mod progress;
 mod run;
+mod service;
 mod show;
 mod streams;
 
@@ -69,6 +70,8 @@ enum Verb {
     Daemon(Box<daemon::DaemonArgs>),
     /// Print a script that completes commands, flags and names in a shell
     Completions(completions::CompletionsArgs),
+    /// Print what systemd or launchd needs to keep your daemon running, or write it to where they look
+    InstallService(service::ServiceArgs),
     /// Print the manual, or write its pages into a directory
     Man(manual::ManArgs),
     /// Compile a module, for the daemon
@@ -194,6 +197,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Verb::Daemon(args) => return daemon::foreground(*args),
         Verb::CompileModule(args) => return compile::child(&args),
         Verb::Completions(args) => return completions::script(&args),
+        Verb::InstallService(args) => return service::install(&args),
         Verb::Man(args) => return manual::manual(&args),
         Verb::Complete(args) => return completions::answer(&args),
         Verb::Request(Request::Help { verb }) => return help(verb.as_deref()),

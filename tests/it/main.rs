@@ -45,6 +45,7 @@ mod rough;
 mod sandbox;
 #[cfg(unix)]
 mod secrets;
+mod service;
 mod shown;
 mod stop;
 mod supply;

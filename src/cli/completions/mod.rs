@@ -221,6 +221,7 @@ const KINDS: &[(&str, &str, Kind)] = &[
     ("help", "verb", Kind::Verbs),
     ("man", "verb", Kind::Verbs),
     ("man", "out", DIRECTORY),
+    ("install-service", "flags", Kind::Free),
     ("daemon", "listen", Kind::Free),
     ("daemon", "tls_cert", FILE),
     ("daemon", "tls_key", FILE),
