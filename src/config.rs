@@ -28,6 +28,13 @@ pub struct Config {
     /// The certificate's private key (PEM)
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
+    /// Serve numbers for Prometheus at http://ADDR/metrics, on loopback only; port 0 picks a free one [default: nowhere]
+    #[arg(long, value_name = "ADDR")]
+    pub metrics: Option<SocketAddr>,
+    /// Who may read them: `own`, the daemon's user and root, as the kernel says; `all`, every user of this machine [default: own
+    /// on Linux; elsewhere it has to be given]
+    #[arg(long, value_enum, value_name = "WHO", requires = "metrics")]
+    pub metrics_readers: Option<MetricsReaders>,
     /// Where stored modules and the daemon's records are kept [default: the platform's state directory]
     #[arg(long, value_name = "DIR", env = "CORACLE_STATE_DIR")]
     pub state_dir: Option<PathBuf>,
@@ -83,6 +90,15 @@ pub enum TcpAuth {
     Token,
     /// Nothing.
     None,
+}
+
+/// Who may read the metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum MetricsReaders {
+    /// The daemon's user and root.
+    Own,
+    /// Every user of this machine.
+    All,
 }
 
 impl Default for TcpAuth {

@@ -1,7 +1,8 @@
 //! A daemon with its doors: what `coracle daemon` runs, and the tests boot.
 
 use crate::api::door::{Door, Hall};
-use crate::config::{Config, TcpAuth};
+use crate::api::metrics::MetricsDoor;
+use crate::config::{Config, MetricsReaders, TcpAuth};
 use crate::daemon::{Daemon, Supervisor};
 use crate::error::{Error, Result};
 pub use crate::transport::socket_path;
@@ -14,6 +15,7 @@ use tokio::net::TcpListener;
 pub struct Server {
     address: SocketAddr,
     socket: Option<PathBuf>,
+    metrics: Option<SocketAddr>,
     daemon: Daemon,
 }
 
@@ -30,7 +32,10 @@ pub async fn start(config: Config) -> Result<Server> {
     let auth = config.tcp_auth.unwrap_or_default();
     check_exposure(config.listen, auth, tls.is_some())?;
     let listener = TcpListener::bind(config.listen).await.map_err(|e| listen_error(config.listen, &e))?;
-    let address = listener.local_addr().map_err(|e| Error::io("the listening socket has no address", &e))?;
+    let no_address = |e| Error::io("the listening socket has no address", &e);
+    let address = listener.local_addr().map_err(no_address)?;
+    let metrics = listen_for_metrics(&config).await?;
+    let metrics_address = metrics.as_ref().map(|door| door.listener.local_addr()).transpose().map_err(no_address)?;
     let daemon = Daemon::open(&config).await?;
     let (supervisor, tracker) = (daemon.supervisor().clone(), daemon.tracker());
     let hall = Hall::new(supervisor, config.limits, tracker.clone(), daemon.token().clone());
@@ -52,8 +57,37 @@ pub async fn start(config: Config) -> Result<Server> {
         tracing::warn!(%address, "--tcp-auth none: every user of this machine may do everything through the TCP port");
     }
     tracker.spawn(hall.serve(Door::Tcp { listener, auth, tls }));
+    if let (Some(door), Some(address)) = (metrics, metrics_address) {
+        tracing::info!(%address, "serving metrics");
+        tracker.spawn(door.serve(daemon.supervisor().clone(), tracker.clone()));
+    }
     tracing::info!(%address, "serving");
-    Ok(Server { address, socket, daemon })
+    Ok(Server { address, socket, metrics: metrics_address, daemon })
+}
+
+/// Where there is no name of anything and no secret, but how much goes on here.
+async fn listen_for_metrics(config: &Config) -> Result<Option<MetricsDoor>> {
+    let Some(address) = config.metrics else { return Ok(None) };
+    if !address.ip().is_loopback() {
+        return Err(Error::Denied(format!(
+            "--metrics {address} can be reached from other machines: give a loopback address such as 127.0.0.1:{}",
+            address.port()
+        )));
+    }
+    let readers = match config.metrics_readers {
+        Some(MetricsReaders::Own) | None if !cfg!(target_os = "linux") => {
+            let why = "this system does not tell whose a connection is: give --metrics-readers all, or no --metrics";
+            return Err(Error::Denied(why.to_owned()));
+        }
+        readers => readers.unwrap_or(MetricsReaders::Own),
+    };
+    let listener = TcpListener::bind(address).await.map_err(|e| match e.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            Error::Denied(format!("--metrics {address} is in use; port 0 picks a free one"))
+        }
+        _ => Error::io(format!("cannot listen on {address}"), &e),
+    })?;
+    Ok(Some(MetricsDoor { listener, readers }))
 }
 
 /// A door that leads outside needs a lock.
@@ -104,6 +138,11 @@ impl Server {
     /// Where it listens besides, if it does.
     pub fn socket(&self) -> Option<&Path> {
         self.socket.as_deref()
+    }
+
+    /// Where it tells its numbers, if it does.
+    pub fn metrics(&self) -> Option<SocketAddr> {
+        self.metrics
     }
 
     /// The handle that everything is done through.

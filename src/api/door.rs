@@ -8,7 +8,7 @@
 use super::guard::{Guard, Wanted};
 use super::text::Connection;
 use crate::config::{Limits, TcpAuth};
-use crate::daemon::Supervisor;
+use crate::daemon::{Supervisor, Turned, Way};
 use crate::error::Error;
 use crate::model::auth::Token;
 use crate::transport::Stream;
@@ -87,8 +87,11 @@ impl Hall {
                 accepted = door.accept(&owners) => accepted,
             };
             match accepted {
-                Ok(Some((stream, proved))) => self.welcome(stream, proved),
-                Ok(None) => {}
+                Ok(Some((stream, proved))) => {
+                    self.supervisor.metrics().accepted(door.way());
+                    self.welcome(stream, proved);
+                }
+                Ok(None) => self.supervisor.metrics().turned(Turned::NotLocal),
                 Err(e) => {
                     tracing::warn!("cannot accept: {e}");
                     tokio::time::sleep(BACK_OFF).await;
@@ -123,6 +126,8 @@ impl Hall {
                 });
             }
             Err((limit, what, name)) => {
+                let why = if name == "--unproved" { Turned::Unproved } else { Turned::Connections };
+                self.supervisor.metrics().turned(why);
                 // Beyond what may be told why, connections are closed without a word.
                 if let Ok(permit) = Arc::clone(&self.farewells).try_acquire_owned() {
                     self.tracker.spawn(async move {
@@ -138,11 +143,11 @@ impl Hall {
             Accepted::Plain(stream) => stream,
             Accepted::Tls(stream, acceptor) => match timeout(self.limits.prove, acceptor.accept(stream)).await {
                 Ok(Ok(stream)) => Stream::Tls(Box::new(stream.into())),
-                Ok(Err(e)) => {
-                    tracing::debug!("no TLS: {e}");
+                outcome => {
+                    tracing::debug!("no TLS: {:?}", outcome.map(|outcome| outcome.map(drop)));
+                    self.supervisor.metrics().turned(Turned::Tls);
                     return None;
                 }
-                Err(_) => return None,
             },
         };
         let channel = stream.channel(true).ok()?;
@@ -159,6 +164,15 @@ impl Hall {
 }
 
 impl Door {
+    fn way(&self) -> Way {
+        match self {
+            Door::Tcp { tls: None, .. } => Way::Tcp,
+            Door::Tcp { tls: Some(_), .. } => Way::Tls,
+            #[cfg(unix)]
+            Door::Unix(_) => Way::Unix,
+        }
+    }
+
     /// The next connection, and whether it has to show nothing. `None`: it was nobody's business here.
     async fn accept(&self, owners: &Owners) -> std::io::Result<Option<(Accepted, bool)>> {
         match self {

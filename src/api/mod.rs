@@ -4,6 +4,7 @@ mod ahead;
 mod connection;
 pub mod door;
 mod guard;
+pub mod metrics;
 mod several;
 mod streams;
 pub mod text;

@@ -105,7 +105,10 @@ impl Connection {
         Ok(match parsed {
             Ok(Parsed::Help(text)) => self.reply(Ok(Reply::Help(text))).await,
             Ok(Parsed::Request(request)) => self.request(request).await,
-            Err(error) => self.reply(Err(error)).await,
+            Err(error) => {
+                self.supervisor.metrics().bad_request();
+                self.reply(Err(error)).await
+            }
         })
     }
 
@@ -184,6 +187,7 @@ impl Connection {
 
     /// The whole surface: one arm a verb.
     async fn request(&mut self, request: Request) -> Outcome {
+        self.supervisor.metrics().request(&request);
         if !self.guard.is_open() && !request.is_for_everybody() {
             return self.not_for_you(Error::Unproved).await;
         }
@@ -238,6 +242,7 @@ impl Connection {
 
     /// Refuses because of who asks: later each time, and not for ever.
     async fn not_for_you(&mut self, error: Error) -> Outcome {
+        self.supervisor.metrics().not_for_you();
         let again = self.guard.failed().await;
         match self.reply(Err(error)).await {
             Outcome::Next if again => Outcome::Next,

@@ -175,6 +175,9 @@ async fn serve(config: Config) -> Outcome {
     let server = server::start(config).await?;
     let signals = signals(server.supervisor().clone())?;
     print(&format!("listening on {}\n", server.address()))?;
+    if let Some(address) = server.metrics() {
+        print(&format!("metrics on http://{address}/metrics\n"))?;
+    }
     server.ended().await;
     signals.abort();
     Ok(0)

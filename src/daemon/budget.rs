@@ -26,9 +26,9 @@ const DESCRIPTORS_CONNECTION: usize = 3;
 const DESCRIPTORS_COMPILER: usize = 9;
 /// Descriptors that the removal of a tree takes; one goes on at a time.
 const DESCRIPTORS_REMOVAL: usize = 4;
-/// Descriptors for all the rest: standard streams, listener, 64 connections that are told that they are too many, database (9)
-/// and lock, the log that is being written, what the threads' runtimes wait with, and what the tasks of restart policies open
-/// before a run is charged for it.
+/// Descriptors for all the rest: standard streams, listener, 64 connections that are told that they are too many, those who read
+/// metrics and what that looks at, database (9) and lock, the log that is being written, what the threads' runtimes wait with,
+/// and what the tasks of restart policies open before a run is charged for it.
 const DESCRIPTORS_REST: usize = 256;
 /// Entries of the memory map that are kept back: code, heaps, stacks of threads.
 const MAPS_KEPT: usize = 8_192;

@@ -1,7 +1,7 @@
 //! A fence of the kernel's around the whole daemon (Linux, landlock(7)): what a flaw in the engine could not be used for.
 //!
 //! It is raised before there is a second thread, and cannot be taken down. Behind it nothing but our own program is executed, no
-//! TCP connection is made and no other port listened on, no device, FIFO or socket is made outside the state directory, and the
+//! TCP connection is made and no other port than ours listened on, no device, FIFO or socket is made outside the state directory, and the
 //! system's directories are not written to, by root neither. With `--mount-root` only those directories, the state and the
 //! directories of instances can be written to, and little else read; without it a client may have any directory lent later, so
 //! the rest of the machine's files stays as open as its permissions are.
@@ -89,7 +89,10 @@ mod linux {
         for path in executed(config) {
             rules = allow(rules, &path, AccessFs::Execute | AccessFs::ReadFile)?;
         }
-        let status = rules.add_rule(NetPort::new(config.listen.port(), AccessNet::BindTcp))?.restrict_self()?;
+        for address in std::iter::once(&config.listen).chain(&config.metrics) {
+            rules = rules.add_rule(NetPort::new(address.port(), AccessNet::BindTcp))?;
+        }
+        let status = rules.restrict_self()?;
         Ok(status.ruleset)
     }
 

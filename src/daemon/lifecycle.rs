@@ -17,7 +17,7 @@ use crate::model::request::StdStream;
 use crate::model::restart::{BackOff, RestartPolicy};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The end of a run whose task broke.
 pub(super) fn broken() -> Ended {
@@ -97,6 +97,7 @@ impl Supervisor {
         let mut args = vec![spec.argv0.clone().unwrap_or_else(|| spec.module.to_string())];
         args.extend(spec.args.iter().cloned());
         let entered = (self.clone(), Arc::clone(live), live.control());
+        let accepted = Instant::now();
         let breaks = self.0.faults.panics_at_entry.iter().any(|name| *name == spec.name.as_str());
         let many = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
         let reach = ready.loaded.program.needs().reach;
@@ -126,6 +127,7 @@ impl Supervisor {
                 assert!(!breaks, "a fault that was asked for");
                 let (supervisor, live, control) = entered;
                 control.enter();
+                supervisor.metrics().entered(accepted.elapsed());
                 supervisor.started(id, run, &live);
             }),
         };
@@ -161,6 +163,7 @@ impl Supervisor {
             ended = Why::Stop.ended();
         }
         let (back_off, life) = pause;
+        self.metrics().ran(life);
         if restart {
             *back_off = BackOff::default();
         }

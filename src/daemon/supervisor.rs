@@ -13,6 +13,7 @@ use crate::daemon::compile::Compiling;
 use crate::daemon::instance_task::Task;
 use crate::daemon::live::{Control, Done, Live, Why};
 use crate::daemon::logs::Logs;
+use crate::daemon::metrics::Metrics;
 use crate::daemon::modules::{Loaded, Modules, Upload};
 use crate::daemon::mounts::{Mounted, Mounts};
 use crate::daemon::scheduler::Scheduler;
@@ -48,6 +49,7 @@ pub(super) struct Inner {
     pub(super) store: Arc<Store>,
     pub(super) logs: Logs,
     pub(super) limits: Limits,
+    pub(super) metrics: Metrics,
     /// What the kernel's fence is.
     pub(super) fence: String,
     pub(super) faults: Faults,
@@ -188,6 +190,7 @@ impl Supervisor {
             store: parts.store,
             logs: parts.logs,
             limits: parts.limits,
+            metrics: Metrics::default(),
             fence: parts.fence,
             faults: parts.faults,
             memory_total,
@@ -447,6 +450,7 @@ impl Supervisor {
 
     fn applied(&self, state: &mut State, event: Event, env: Vec<(String, String)>) -> Change {
         tracing::debug!(instance = %event.name, run = event.run, event = event.kind.word(), "registry");
+        self.0.metrics.event(&event.kind);
         let seq = state.seq_next;
         state.seq_next += 1;
         let (view, ended_order) = if event.kind == EventKind::Removed {

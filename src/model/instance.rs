@@ -26,6 +26,12 @@ pub struct Timestamp(pub u64);
 impl Timestamp {
     /// The last one that can be written as a date: RFC 3339 has four digits for a year.
     pub const MAX: Timestamp = Timestamp(253_402_300_799_999_999);
+
+    /// In seconds.
+    #[expect(clippy::cast_precision_loss, reason = "microseconds of today fit")]
+    pub fn seconds(self) -> f64 {
+        self.0 as f64 / 1e6
+    }
 }
 
 impl fmt::Display for Timestamp {

@@ -6,6 +6,7 @@ pub mod ageing;
 pub mod auth;
 pub mod escape;
 pub mod event;
+pub mod exposition;
 pub mod filter;
 pub mod frame;
 pub mod hex;

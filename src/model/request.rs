@@ -402,6 +402,39 @@ fn usage_error(verb: &str, e: &clap::Error) -> Error {
 }
 
 impl Request {
+    /// Every verb, in the order of `help`.
+    pub const VERBS: [&str; 20] = [
+        "run", "stop", "kill", "restart", "list", "wait", "rm", "prune", "logs", "inspect", "events", "put", "modules",
+        "forget", "limits", "hello", "ping", "format", "auth", "shutdown",
+    ];
+
+    /// The verb.
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Request::Run(_) => "run",
+            Request::Stop(_) => "stop",
+            Request::Kill(_) => "kill",
+            Request::Restart(_) => "restart",
+            Request::List(_) => "list",
+            Request::Wait(_) => "wait",
+            Request::Rm(_) => "rm",
+            Request::Prune(_) => "prune",
+            Request::Logs(_) => "logs",
+            Request::Inspect(_) => "inspect",
+            Request::Events(_) => "events",
+            Request::Put(_) => "put",
+            Request::Modules(_) => "modules",
+            Request::Forget(_) => "forget",
+            Request::Limits(_) => "limits",
+            Request::Hello => "hello",
+            Request::Ping => "ping",
+            Request::Format { .. } => "format",
+            Request::Auth(_) => "auth",
+            Request::Help { .. } => "help",
+            Request::Shutdown => "shutdown",
+        }
+    }
+
     /// Whether a client may ask for it that has not shown who it is.
     pub fn is_for_everybody(&self) -> bool {
         matches!(self, Request::Hello | Request::Ping | Request::Auth(_) | Request::Help { .. })
@@ -553,6 +586,9 @@ mod tests {
     #[test]
     fn no_verb_is_a_name() {
         let grammar = wire_command();
+        let asked: Vec<&str> =
+            grammar.get_subcommands().map(Command::get_name).filter(|verb| *verb != "help").collect();
+        assert_eq!(asked, Request::VERBS, "and every verb is counted; `help` is answered by the grammar");
         let verbs =
             grammar.get_subcommands().flat_map(|c| std::iter::once(c.get_name()).chain(c.get_visible_aliases()));
         let mut refused = 0;

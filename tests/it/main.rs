@@ -33,6 +33,7 @@ mod lifecycle;
 mod limits;
 mod logs;
 mod manual;
+mod metrics;
 mod modules;
 mod mounts;
 mod papers;

@@ -66,17 +66,19 @@ pub fn source() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-async fn serve(config: Config) -> (SocketAddr, Supervisor, JoinHandle<()>) {
+async fn serve(config: Config) -> (SocketAddr, Option<SocketAddr>, Supervisor, JoinHandle<()>) {
     let server = server::start(config).await.unwrap();
-    let (address, supervisor) = (server.address(), server.supervisor().clone());
+    let (address, metrics, supervisor) = (server.address(), server.metrics(), server.supervisor().clone());
     #[expect(clippy::disallowed_methods, reason = "its handle is awaited in `end`")]
     let ended = tokio::spawn(server.ended());
-    (address, supervisor, ended)
+    (address, metrics, supervisor, ended)
 }
 
 /// A daemon within the test.
 pub struct Harness {
     pub address: SocketAddr,
+    /// Where it tells its numbers, if it was asked to.
+    pub metrics: Option<SocketAddr>,
     pub supervisor: Supervisor,
     pub root: PathBuf,
     pub state: PathBuf,
@@ -101,8 +103,8 @@ impl Harness {
         config.module_dirs.push(guests().to_owned());
         config.program = Some(env!("CARGO_BIN_EXE_coracle").into());
         change(&mut config);
-        let (address, supervisor, ended) = serve(config.clone()).await;
-        Harness { address, supervisor, root, state, config, ended: Some(ended), _directory: directory }
+        let (address, metrics, supervisor, ended) = serve(config.clone()).await;
+        Harness { address, metrics, supervisor, root, state, config, ended: Some(ended), _directory: directory }
     }
 
     /// Ends the daemon in order, and starts the next one with the same directories.
@@ -113,8 +115,8 @@ impl Harness {
 
     /// Starts the next daemon with the same directories.
     pub async fn begin(&mut self) {
-        let (address, supervisor, ended) = serve(self.config.clone()).await;
-        (self.address, self.supervisor, self.ended) = (address, supervisor, Some(ended));
+        let (address, metrics, supervisor, ended) = serve(self.config.clone()).await;
+        (self.address, self.metrics, self.supervisor, self.ended) = (address, metrics, supervisor, Some(ended));
     }
 
     /// This daemon, with its token where it wants one.

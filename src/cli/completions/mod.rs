@@ -223,6 +223,7 @@ const KINDS: &[(&str, &str, Kind)] = &[
     ("man", "out", DIRECTORY),
     ("install-service", "flags", Kind::Free),
     ("daemon", "listen", Kind::Free),
+    ("daemon", "metrics", Kind::Free),
     ("daemon", "tls_cert", FILE),
     ("daemon", "tls_key", FILE),
     ("daemon", "state_dir", DIRECTORY),

@@ -13,6 +13,7 @@ use crate::config::{Config, Limits, fixed};
 use crate::daemon::{blocking, hex};
 use crate::engine::{self, Engine, NotLoaded, Program};
 use crate::error::{Error, Result};
+use crate::model::exposition::{Exposition, Kind};
 use cache::Cache;
 use child::Task;
 use places::{Place, Places, Step};
@@ -21,6 +22,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -90,6 +92,11 @@ struct Inner {
     dense: bool,
     limits: Limits,
     compilations: AtomicU64,
+    /// Those that came to nothing, given up for others not counted; and microseconds that all took.
+    failed: AtomicU64,
+    took_us: AtomicU64,
+    /// Programs that an earlier compilation had left on disk.
+    found: AtomicU64,
     closing: CancellationToken,
 }
 
@@ -119,6 +126,19 @@ pub(super) fn processes_max() -> usize {
     quick + slow
 }
 
+/// Adds the time until it is dropped.
+struct Took<'a> {
+    begun: Instant,
+    total_us: &'a AtomicU64,
+}
+
+impl Drop for Took<'_> {
+    fn drop(&mut self) {
+        let took = u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.total_us.fetch_add(took, Ordering::Relaxed);
+    }
+}
+
 impl Compilers {
     /// Compilers that keep their code in `directory`.
     ///
@@ -137,6 +157,9 @@ impl Compilers {
             dense: config.dense,
             limits,
             compilations: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            took_us: AtomicU64::new(0),
+            found: AtomicU64::new(0),
             closing: CancellationToken::new(),
         })))
     }
@@ -156,6 +179,23 @@ impl Compilers {
         self.0.cache.bytes()
     }
 
+    /// What there is to tell of them in numbers.
+    pub(super) fn write_metrics(&self, text: &mut Exposition) {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        text.one("coracle_compilations_total", Kind::Counter, "Compilations that were begun", self.compilations());
+        let what = "Compilations that came to nothing";
+        text.one("coracle_compilations_failed_total", Kind::Counter, what, count(&self.0.failed));
+        let what = "Time that compilers ran, also those that were given up for others";
+        let took = Duration::from_micros(count(&self.0.took_us)).as_secs_f64();
+        text.one("coracle_compile_seconds_total", Kind::Counter, what, took);
+        let what = "Programs that were on disk from an earlier compilation";
+        text.one("coracle_compile_cache_hits_total", Kind::Counter, what, count(&self.0.found));
+        text.one("coracle_compile_queue", Kind::Gauge, "Modules that wait to be compiled", self.waiting());
+        text.one("coracle_compile_cache_bytes", Kind::Gauge, "Compiled code on disk", self.bytes_kept());
+        let what = "What that may come to (--compiled-cache)";
+        text.one("coracle_compile_cache_limit_bytes", Kind::Gauge, what, self.0.limits.compiled_bytes_max);
+    }
+
     /// The daemon ends: compilers that run are killed, and none is started any more.
     pub(super) fn close(&self) {
         self.0.closing.cancel();
@@ -173,6 +213,7 @@ impl Compilers {
     pub(super) async fn program(&self, order: Order, progress: Progress) -> Result<Program, Unavailable> {
         let key = self.key(&order);
         if let Some(program) = self.kept(&key).await? {
+            self.0.found.fetch_add(1, Ordering::Relaxed);
             return Ok(program);
         }
         tokio::select! {
@@ -254,6 +295,7 @@ impl Compilers {
             dense: self.0.dense,
             limits: &self.0.limits,
         };
+        let _took = Took { begun, total_us: &self.0.took_us };
         let compiled = tokio::select! {
             compiled = child::compile(task) => compiled,
             () = self.until_it_must_leave(begun, place) => {
@@ -264,7 +306,10 @@ impl Compilers {
         tracing::debug!(digest = %order.digest, took = ?begun.elapsed(), ?compiled, "a compiler ended");
         Some(match compiled {
             Ok(()) => self.keep(key, code).await,
-            Err(why) => Err(why),
+            Err(why) => {
+                self.0.failed.fetch_add(1, Ordering::Relaxed);
+                Err(why)
+            }
         })
     }
 

@@ -35,7 +35,7 @@ use ring::{Disk, Ring};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 use tokio::sync::{Notify, watch};
@@ -138,6 +138,12 @@ impl Logs {
         // Asked without the lock: whoever answers may have a lock of its own, under which it asks for logs.
         let all: Vec<InstanceId> = lock(&self.0.entries).keys().copied().collect();
         all.into_iter().filter(|id| !known(*id)).for_each(|id| self.remove(id));
+    }
+
+    /// Bytes that guests printed, and how many of them are in no log because they came too fast or could not be written.
+    pub(super) fn counted(&self) -> (u64, u64) {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        (count(&self.0.work.printed), count(&self.0.work.skipped) + count(&self.0.disk.unwritten))
     }
 
     /// Writes what is still to be written and ends the thread. Blocks for that, at most a few seconds: a disk that hangs does
@@ -434,7 +440,8 @@ impl Log {
 }
 
 impl State {
-    fn push(&mut self, stream: StdStream, mut bytes: Bytes, at: LogTime, now: Instant, record_bytes_max: usize) {
+    /// Says how many of the bytes are not kept.
+    fn push(&mut self, stream: StdStream, mut bytes: Bytes, at: LogTime, now: Instant, record_bytes_max: usize) -> u64 {
         let run = self.run;
         self.printed += bytes.len() as u64;
         let joined = self.pending.back().is_some_and(|last| joins(last, run, stream, bytes.len(), record_bytes_max));
@@ -459,6 +466,7 @@ impl State {
             None if skipped > 0 => self.push_piece(Piece { at, run, stream, bytes: Vec::new(), skipped }),
             None => {}
         }
+        skipped
     }
 
     fn push_piece(&mut self, piece: Piece) {
@@ -534,7 +542,9 @@ impl Sink for Log {
             queue.push(run, stream, &bytes, at);
         }
         if !state.closed {
-            state.push(stream, bytes, at, Instant::now(), self.record_bytes_max);
+            self.work.printed.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            let skipped = state.push(stream, bytes, at, Instant::now(), self.record_bytes_max);
+            self.work.skipped.fetch_add(skipped, Ordering::Relaxed);
             let when = if state.pending_cost >= FLUSH_BYTES { When::Now } else { When::Soon };
             self.queue(&mut state, when);
         }

@@ -10,7 +10,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Bytes that are read at a time.
 pub(super) const READ_BYTES: usize = 64 * 1024;
@@ -24,13 +24,15 @@ pub(super) struct Disk {
     generation_bytes_max: u64,
     /// The room that is left is for the state.
     full: Arc<AtomicBool>,
+    /// Bytes of output of all logs that were to be written, and could not be.
+    pub(super) unwritten: AtomicU64,
 }
 
 impl Disk {
     /// Files in `directory`, of at most `bytes_max` bytes a log; none grows while the disk is `full`.
     pub(super) fn new(directory: &Path, bytes_max: usize, full: Arc<AtomicBool>) -> Disk {
         let generation_bytes_max = (bytes_max as u64 / 2).max(GENERATION_BYTES_MIN);
-        Disk { directory: directory.to_owned(), generation_bytes_max, full }
+        Disk { directory: directory.to_owned(), generation_bytes_max, full, unwritten: AtomicU64::new(0) }
     }
 
     /// The most bytes of output in one record, so that the end of a full generation is not left empty for much.
@@ -220,6 +222,7 @@ impl Ring {
         };
         if let Err(e) = self.learn().and(room) {
             self.end += pieces.iter().map(Piece::printed).sum::<u64>();
+            self.disk.unwritten.fetch_add(pieces.iter().map(|piece| piece.bytes.len() as u64).sum(), Ordering::Relaxed);
             return Err(e);
         }
         // The newest may be gone. What is older is not written to again: its readers are past it.
@@ -274,6 +277,14 @@ impl Ring {
 
     /// Writes encoded records with `kept` bytes of output, of the `printed` that there were.
     fn write(&mut self, records: &[u8], kept: u64, printed: u64) -> io::Result<()> {
+        let written = self.try_write(records, kept, printed);
+        if written.is_err() {
+            self.disk.unwritten.fetch_add(kept, Ordering::Relaxed);
+        }
+        written
+    }
+
+    fn try_write(&mut self, records: &[u8], kept: u64, printed: u64) -> io::Result<()> {
         let position = self.end;
         // Whether or not it can be written: a gap in the positions is how readers learn of it.
         self.end += printed;

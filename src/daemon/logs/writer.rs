@@ -9,6 +9,7 @@ use super::ring::Ring;
 use crate::config::fixed::CLOSE;
 use crate::model::instance::InstanceId;
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,9 @@ const LOOKS: u32 = 10;
 pub(super) struct Work {
     jobs: Mutex<Jobs>,
     changed: Condvar,
+    /// Bytes that all guests printed, and how many of them came too fast to be kept.
+    pub(super) printed: AtomicU64,
+    pub(super) skipped: AtomicU64,
 }
 
 #[derive(Default)]

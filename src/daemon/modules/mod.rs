@@ -19,6 +19,7 @@ use crate::daemon::workspace::Workspaces;
 use crate::daemon::{blocking, hex};
 use crate::engine::{Engine, Program};
 use crate::error::{Error, Result};
+use crate::model::exposition::{Exposition, Kind};
 use crate::model::name::Name;
 use crate::model::reply::ModuleView;
 use sha2::{Digest as _, Sha256};
@@ -80,6 +81,9 @@ struct Inner {
     hashing: Arc<Semaphore>,
     /// Bytes that were announced by those who `put`.
     incoming: Arc<AtomicU64>,
+    /// Programs that were asked for, and that were in memory.
+    asked: AtomicU64,
+    found: AtomicU64,
     /// Held while stored modules change, so that a file is not removed under a `put` of the same bytes.
     changing: tokio::sync::Mutex<()>,
 }
@@ -184,6 +188,8 @@ impl Modules {
             state: Mutex::new(State { stored, ..State::default() }),
             hashing: Arc::new(Semaphore::new(files::HASHED_MAX)),
             incoming: Arc::default(),
+            asked: AtomicU64::new(0),
+            found: AtomicU64::new(0),
             changing: tokio::sync::Mutex::new(()),
         })))
     }
@@ -210,10 +216,14 @@ impl Modules {
         digest: Option<&str>,
         compiling: impl FnMut(Compiling),
     ) -> Result<Loaded> {
+        self.0.asked.fetch_add(1, Ordering::Relaxed);
         let source = match digest {
             // It may have lost its name by now, to another file that was called the same.
             Some(digest) => match self.compiled(digest) {
-                Some(loaded) => return Ok(loaded),
+                Some(loaded) => {
+                    self.0.found.fetch_add(1, Ordering::Relaxed);
+                    return Ok(loaded);
+                }
                 None => self.stored_content(name, digest)?,
             },
             None => self.find(name).await?,
@@ -354,6 +364,7 @@ impl Modules {
                 && !cached.flight.is_spent()
             {
                 cached.used = used;
+                self.0.found.fetch_add(1, Ordering::Relaxed);
                 return (Arc::clone(&cached.flight), cached.flight.progress.subscribe());
             }
             let flight = Arc::new(Flight::default());
@@ -434,6 +445,17 @@ impl Modules {
     /// How many are compiled, or about to be, in memory.
     pub(super) fn compiled_in_memory(&self) -> usize {
         self.lock().programs.len()
+    }
+
+    /// What there is to tell of them in numbers.
+    pub(super) fn write_metrics(&self, text: &mut Exposition) {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        text.one("coracle_modules_stored", Kind::Gauge, "Modules that were put", self.stored());
+        let what = "Modules that were asked for by a run";
+        text.one("coracle_module_loads_total", Kind::Counter, what, count(&self.0.asked));
+        let what = "Modules whose program was in memory, or being made, when it was asked for";
+        text.one("coracle_module_memory_hits_total", Kind::Counter, what, count(&self.0.found));
+        self.0.compilers.write_metrics(text);
     }
 
     /// How many compilations were begun.

@@ -18,6 +18,8 @@ pub(in crate::daemon) struct Account {
     shared: Weak<Shared>,
     /// Nanoseconds.
     used: AtomicU64,
+    /// And of all guests, with those that are gone.
+    used_by_all: Arc<AtomicU64>,
     /// Nanoseconds; `u64::MAX` is no limit.
     limit: AtomicU64,
     over: Notify,
@@ -29,6 +31,7 @@ impl Account {
             key,
             shared: Arc::downgrade(shared),
             used: AtomicU64::new(0),
+            used_by_all: Arc::clone(&shared.used),
             limit: AtomicU64::new(u64::MAX),
             over: Notify::new(),
         }
@@ -86,6 +89,7 @@ impl Account {
     pub(super) fn charge(&self, cpu_ns: u64) -> bool {
         // One thread at a time has a guest.
         self.used.fetch_add(cpu_ns, Relaxed);
+        self.used_by_all.fetch_add(cpu_ns, Relaxed);
         let over = self.is_over();
         if over {
             self.over.notify_waiters();

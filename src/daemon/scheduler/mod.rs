@@ -49,6 +49,8 @@ struct Shared {
     state: Mutex<State>,
     begun: Instant,
     keys: AtomicU64,
+    /// Nanoseconds that all guests have used.
+    used: Arc<AtomicU64>,
     /// Asks those who compute to yield.
     interrupt: Box<dyn Fn() + Send + Sync>,
     /// Takes all guests instead, in benches that compare.
@@ -119,6 +121,7 @@ impl Scheduler {
             }),
             begun: Instant::now(),
             keys: AtomicU64::new(1),
+            used: Arc::default(),
             interrupt: Box::new(interrupt),
             plain: OnceLock::new(),
         });
@@ -130,6 +133,11 @@ impl Scheduler {
             }
         }
         Ok(scheduler)
+    }
+
+    /// CPU time of all guests, with those that are gone, in nanoseconds.
+    pub(super) fn used_ns(&self) -> u64 {
+        self.0.used.load(Relaxed)
     }
 
     /// An account for a guest to come.

@@ -11,6 +11,7 @@ use crate::config::{Durability, Limits, fixed};
 use crate::daemon::{blocking, removal};
 use crate::error::{Error, Result};
 use crate::model::event::{Event, EventView};
+use crate::model::exposition::{Exposition, Kind};
 use crate::model::instance::{InstanceId, Record, Timestamp};
 use crate::model::reply::RunView;
 use crate::state_dir;
@@ -18,7 +19,7 @@ use rusqlite::Connection;
 use std::collections::HashSet;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -336,6 +337,22 @@ impl Store {
         self.submit(Change::ForgetWorkspaces(vec![]), true).recorded().await
     }
 
+    /// What there is to tell of it in numbers.
+    pub(super) fn write_metrics(&self, text: &mut Exposition) {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let what = "Groups of changes that were committed to the database";
+        text.one("coracle_store_commits_total", Kind::Counter, what, count(&self.shared.commits));
+        text.one("coracle_store_syncs_total", Kind::Counter, "Syncs of the database", count(&self.shared.syncs));
+        let what = "Changes that wait to be committed";
+        text.one("coracle_store_queue", Kind::Gauge, what, count(&self.shared.queued));
+        let health = self.shared.health_word();
+        let what = "1 for how the database is: full and held pass, broken does not";
+        let mut family = text.family("coracle_store_health", Kind::Gauge, what);
+        for word in Health::WORDS {
+            family.sample(&[("state", word)], u8::from(word == health));
+        }
+    }
+
     /// Hands over a change that nobody waits for.
     pub(super) fn note(&self, change: Change) {
         self.send(Job { change, synced: false, done: [None, None] });
@@ -353,10 +370,12 @@ impl Store {
             return;
         }
         let jobs = lock(&self.jobs);
-        if let Some(jobs) = &*jobs
-            && jobs.send(job).is_err()
-        {
-            tracing::error!("the thread that writes the state is gone");
+        if let Some(jobs) = &*jobs {
+            // Before it is handed over: it may be answered at once.
+            self.shared.queued.fetch_add(1, Ordering::Relaxed);
+            if jobs.send(job).is_err() {
+                tracing::error!("the thread that writes the state is gone");
+            }
         }
     }
 

@@ -69,6 +69,20 @@ pub(super) enum Health {
     Broken(String),
 }
 
+impl Health {
+    /// All words.
+    pub(super) const WORDS: [&str; 4] = ["healthy", "full", "held", "broken"];
+
+    fn word(&self) -> &'static str {
+        match self {
+            Health::Healthy => "healthy",
+            Health::Full => "full",
+            Health::Held => "held",
+            Health::Broken(_) => "broken",
+        }
+    }
+}
+
 impl Job {
     fn is_awaited(&self) -> bool {
         self.done.iter().any(Option::is_some)
@@ -91,6 +105,12 @@ pub(super) struct Shared {
     /// Events that are in the file, for followers.
     pub(super) followers: broadcast::Sender<Arc<EventView>>,
     reserve: PathBuf,
+    /// Groups that were committed.
+    pub(super) commits: AtomicU64,
+    /// Syncs, of commits or behind them.
+    pub(super) syncs: AtomicU64,
+    /// Changes that were handed over and are not answered yet.
+    pub(super) queued: AtomicU64,
 }
 
 impl Shared {
@@ -101,12 +121,20 @@ impl Shared {
             newest: AtomicU64::new(newest),
             followers: broadcast::Sender::new(fixed::EVENTS_BEHIND_MAX),
             reserve: directory.join("reserve"),
+            commits: AtomicU64::new(0),
+            syncs: AtomicU64::new(0),
+            queued: AtomicU64::new(0),
         }
     }
 
     fn health(&self) -> MutexGuard<'_, Health> {
         // One enum, replaced whole.
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The word for how it is.
+    pub(super) fn health_word(&self) -> &'static str {
+        self.health().word()
     }
 
     /// Whether something new may be begun.
@@ -378,6 +406,7 @@ impl Writer {
             Ok(()) => self.shared.turn(&Health::Held, Health::Healthy),
             _ => {}
         }
+        let answered = u64::try_from(group.len()).unwrap_or(u64::MAX);
         for mut job in group {
             let kept = job.is_kept();
             let waiting = std::mem::take(&mut job.done);
@@ -403,6 +432,8 @@ impl Writer {
                 let _unheard = done.send(refusal.clone().map_or(Ok(()), Err));
             }
         }
+        let kept = u64::try_from(self.backlog.len()).unwrap_or(u64::MAX);
+        self.shared.queued.fetch_sub(answered.saturating_sub(kept), Ordering::Relaxed);
         if result.is_ok() {
             self.trim();
             self.checkpoint();
@@ -448,6 +479,8 @@ impl Writer {
             rows::write(&transaction, &job.change, self.runs_max)?;
         }
         transaction.commit()?;
+        self.shared.commits.fetch_add(1, Ordering::Relaxed);
+        self.shared.syncs.fetch_add(sync.into(), Ordering::Relaxed);
         self.unsynced_since = match sync {
             true => None,
             false => self.unsynced_since.or_else(|| Some(Instant::now())),
@@ -519,6 +552,7 @@ impl Syncer {
         while let Ok(work) = self.work.recv() {
             match work {
                 Work::Sync => {
+                    self.shared.syncs.fetch_add(1, Ordering::Relaxed);
                     if let Err(e) = self.sync() {
                         // fsync(2): an error is told once, and what it was about is lost.
                         self.shared.break_down(&format!("a sync failed: {e}"));

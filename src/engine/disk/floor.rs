@@ -37,6 +37,11 @@ impl Floor {
         Floor { directory, keep, allowance: AtomicU64::new(0), granted: AtomicU64::new(0) }
     }
 
+    /// Bytes that are free on the file system, for users as ours. `None`: it does not say.
+    pub fn free_bytes(&self) -> Option<u64> {
+        Space::of(&self.directory).map(|space| space.bytes)
+    }
+
     /// Room for so much more, if there is. Looks at the file system at times (statvfs(3)), which takes a microsecond; where it
     /// does not say, nothing is refused.
     pub(super) fn grant(self: &Arc<Floor>, bytes: u64) -> Option<Grant> {
