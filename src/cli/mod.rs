@@ -14,6 +14,7 @@ mod run;
 mod service;
 mod show;
 mod streams;
+mod watch;
 
 use crate::client::{Client, ClientError, Target};
 use crate::config::ADDRESS_DEFAULT;

@@ -3,7 +3,7 @@
 use super::daemon::Signals;
 use super::file::{self, ModuleFile};
 use super::progress::Progress;
-use super::{FAILED, Failure, Outcome, background, complain, print, say, show};
+use super::{FAILED, Failure, Outcome, background, complain, print, say, show, watch as watching};
 use crate::client::{Client, Next, Receiver, Sender, Target};
 use crate::model::name::Name;
 use crate::model::reply::{InstanceView, StreamEvent};
@@ -14,11 +14,14 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 /// What a shell shows for a program that was ended by Ctrl-C before it began: as for a stop.
-const STOPPED: u8 = 143;
+pub(super) const STOPPED: u8 = 143;
 /// Time for the daemon to say what became of a run that is interrupted before it began.
 const LAST_WORD: Duration = Duration::from_millis(300);
 
 pub(super) async fn run(target: Target, mut args: RunArgs) -> Outcome {
+    if args.watch {
+        watching::check(&args)?;
+    }
     resolve_environment(&mut args)?;
     for mount in args.volume.iter_mut().chain(&mut args.dir) {
         // The daemon has a directory of its own to begin at.
@@ -30,6 +33,9 @@ pub(super) async fn run(target: Target, mut args: RunArgs) -> Outcome {
         false => background::connect_or_start(&target).await?,
     };
     args.no_autostart = false;
+    if args.watch {
+        return watching::run(target, client, args).await;
+    }
     if file::is_path(args.module()) {
         let module = ModuleFile::read(args.module())?;
         let name = module.name()?;
@@ -107,18 +113,30 @@ async fn attached(target: Target, mut client: Client, args: &RunArgs) -> Outcome
     let mut printing = JoinSet::new();
     printing.spawn(print_stream(target.clone(), receiver, created));
     tokio::select! {
-        Some(outcome) = printing.join_next() => outcome.map_err(|e| Failure::new(e.to_string()))?,
+        Some(outcome) = printing.join_next() => Ok(outcome.map_err(|e| Failure::new(e.to_string()))??.code),
         outcome = interrupted => outcome,
     }
 }
 
-async fn stop(target: &Target, name: &Name) -> Result<(), Failure> {
+pub(super) async fn stop(target: &Target, name: &Name) -> Result<(), Failure> {
     let mut client = Client::connect(target.clone()).await?;
     client.request::<serde_json::Value>(&["stop", name.as_str()]).await?;
     Ok(())
 }
 
-async fn print_stream(target: Target, mut receiver: Receiver, created: watch::Sender<Option<Name>>) -> Outcome {
+/// How an attached run came to its end.
+pub(super) struct Seen {
+    pub(super) code: u8,
+    /// Nobody reads our output any more.
+    pub(super) unread: bool,
+}
+
+/// Prints what a run prints, until it is over.
+pub(super) async fn print_stream(
+    target: Target,
+    mut receiver: Receiver,
+    created: watch::Sender<Option<Name>>,
+) -> Result<Seen, Failure> {
     let mut progress = Progress::default();
     let mut stopping = false;
     loop {
@@ -150,7 +168,7 @@ async fn print_stream(target: Target, mut receiver: Receiver, created: watch::Se
                 }
             }
             Next::Event(_) => {}
-            Next::End(view) => return Ok(told(&view)),
+            Next::End(view) => return Ok(Seen { code: told(&view), unread: stopping }),
         }
     }
 }

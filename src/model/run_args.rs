@@ -79,6 +79,9 @@ pub struct RunArgs {
     /// Fail when no daemon is running, instead of starting one
     #[arg(long)]
     pub no_autostart: bool,
+    /// Run the file again whenever it changes, once what it has become compiles (on the command line)
+    #[arg(long)]
+    pub watch: bool,
     /// A module's name, or a file (./app.wasm, ./app.wat); then the guest's arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "MODULE [ARG]")]
     pub command: Vec<String>,
@@ -149,6 +152,7 @@ impl RunArgs {
             (self.attach, "--attach"),
             (self.interactive, "--interactive"),
             (self.no_autostart, "--no-autostart"),
+            (self.watch, "--watch"),
             (self.rm, "--rm"),
         ];
         words.extend(flags.iter().filter(|(set, _)| *set).map(|(_, flag)| (*flag).to_owned()));
@@ -234,7 +238,7 @@ mod tests {
         /// What the command line sends is what the daemon reads.
         #[test]
         fn the_words_of_a_run_are_read_back(
-            (attach, interactive) in any::<(bool, bool)>(),
+            (attach, interactive, watch) in any::<(bool, bool, bool)>(),
             (name, argv0) in any::<(Option<String>, Option<String>)>(),
             env in prop::collection::vec("[A-Z]{1,5}=\\PC{0,20}|-\\PC{0,5}", 0..4),
             memory in prop::option::of(1usize..1 << 40),
@@ -246,7 +250,7 @@ mod tests {
             (module, args) in ("[a-z]{1,9}|-{1,2}[a-z]{0,4}|", prop::collection::vec(any::<String>(), 0..5)),
         ) {
             let run = RunArgs {
-                attach, interactive, name, argv0, env, memory,
+                attach, interactive, watch, name, argv0, env, memory,
                 timeout: timeout.map(Duration::from_nanos),
                 cpu_time: timeout.map(|t| Duration::from_nanos(t / 2)),
                 cpus, cpu_weight,

@@ -53,3 +53,4 @@ mod supply;
 mod support;
 mod tidy;
 mod tutorial;
+mod watch;
