@@ -212,7 +212,7 @@ impl Connection {
             Request::Rm(args) => return self.remove(args).await,
             Request::Prune(args) => self.prune(&args).await,
             Request::List(args) => return self.list(&args).await,
-            Request::Inspect(names) => return self.inspect(&names.names).await,
+            Request::Inspect(args) => return self.inspect(&args.names).await,
             Request::Limits(_) => Ok(Reply::Limits(supervisor.limit_views())),
             Request::Modules(_) => Ok(Reply::Modules(supervisor.modules().await)),
             Request::Forget(names) => return self.forget(&names.names).await,

@@ -4,25 +4,31 @@
 //! message; the output of a run goes through as it is.
 
 mod background;
+mod colour;
 mod compile;
 mod completions;
 mod daemon;
 mod file;
 mod manual;
+mod list;
+mod page;
 mod progress;
 mod run;
 mod service;
 mod show;
 mod streams;
 mod watch;
+mod table;
+mod terminal;
+mod again;
 
 use crate::client::{Client, ClientError, Target};
 use crate::config::ADDRESS_DEFAULT;
 use crate::error::Code;
 use crate::model::escape;
-use crate::model::limit::LimitViews;
-use crate::model::reply::{Inspection, InstanceView, json_pretty};
-use crate::model::request::{Condition, OutputFormat, PutArgs, Request, WireFormat};
+use crate::model::reply::{InstanceView, json_pretty};
+use crate::model::request::{Condition, PutArgs, Request, WireFormat};
+use crate::model::template::Template;
 use crate::transport::token;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use serde_json::Value;
@@ -269,44 +275,25 @@ async fn perform(target: Target, request: Request) -> Outcome {
         Request::Run(args) => return run::run(target, *args).await,
         request => request,
     };
-    let mut client = Client::connect(target).await?;
+    let mut client = Client::connect(target.clone()).await?;
     match args {
-        Request::List(args) => {
-            let list = client.list_filtered(&args.filter).await?;
-            match (args.format, args.quiet) {
-                (OutputFormat::Json, _) => print_json(&list),
-                (_, true) => print(&list.iter().map(|v| format!("{}\n", v.name)).collect::<String>()),
-                (OutputFormat::Table, false) => print(&show::instances(&list)),
-            }
-        }
-        Request::Modules(args) => {
-            let modules = client.modules().await?;
-            match args.format {
-                OutputFormat::Json => print_json(&modules),
-                OutputFormat::Table => print(&show::modules(&modules)),
-            }
-        }
-        Request::Limits(args) => {
-            let all: LimitViews = client.request(&["limits"]).await?;
-            match args.format {
-                OutputFormat::Json => print_json(&all),
-                OutputFormat::Table => print(&show::limits(&all)),
-            }
-        }
+        Request::List(args) => list::list(target, &mut client, &args).await,
+        Request::Modules(args) => list::modules(&mut client, &args).await,
+        Request::Limits(args) => list::limits(&mut client, &args).await,
         Request::Stop(args) => {
             let time = format!("--time={}ns", args.time.as_nanos());
-            each::<Value>(&mut client, &["stop", &time], &args.names, |name, _| line_of(name)).await
+            each::<Value>(&mut client, &["stop", &time], &args.names, |name, _| Ok(line_of(name))).await
         }
         Request::Restart(args) => {
             let time = format!("--time={}ns", args.time.as_nanos());
-            each::<Value>(&mut client, &["restart", &time], &args.names, |name, _| line_of(name)).await
+            each::<Value>(&mut client, &["restart", &time], &args.names, |name, _| Ok(line_of(name))).await
         }
-        Request::Kill(names) => each::<Value>(&mut client, &["kill"], &names.names, |name, _| line_of(name)).await,
+        Request::Kill(names) => each::<Value>(&mut client, &["kill"], &names.names, |name, _| Ok(line_of(name))).await,
         Request::Rm(args) => {
             let mut words = vec!["rm"];
             words.extend(args.force.then_some("--force"));
             words.extend(args.volumes.then_some("--volumes"));
-            each::<Value>(&mut client, &words, &args.names, |name, _| line_of(name)).await
+            each::<Value>(&mut client, &words, &args.names, |name, _| Ok(line_of(name))).await
         }
         Request::Prune(args) => {
             let filters: Vec<String> = args.filter.iter().map(|f| format!("--filter={f}")).collect();
@@ -316,21 +303,20 @@ async fn perform(target: Target, request: Request) -> Outcome {
             let pruned: Pruned = client.request(&words).await?;
             print(&pruned.removed.iter().map(|name| format!("{name}\n")).collect::<String>())
         }
-        Request::Forget(names) => each::<Value>(&mut client, &["forget"], &names.names, |name, _| line_of(name)).await,
+        Request::Forget(names) => {
+            each::<Value>(&mut client, &["forget"], &names.names, |name, _| Ok(line_of(name))).await
+        }
         Request::Wait(args) => match args.condition {
             Condition::Stopped => {
-                let code = |_: &str, view: InstanceView| format!("{}\n", view.exit_code.unwrap_or_default());
+                let code = |_: &str, view: InstanceView| Ok(format!("{}\n", view.exit_code.unwrap_or_default()));
                 each(&mut client, &["wait"], &args.names, code).await
             }
             Condition::Running => {
                 let words = ["wait", "--condition=running"];
-                each::<Value>(&mut client, &words, &args.names, |name, _| line_of(name)).await
+                each::<Value>(&mut client, &words, &args.names, |name, _| Ok(line_of(name))).await
             }
         },
-        Request::Inspect(names) => {
-            let pretty = |_: &str, inspection: Inspection| format!("{}\n", json_pretty(&inspection));
-            each(&mut client, &["inspect"], &names.names, pretty).await
-        }
+        Request::Inspect(args) => list::inspect(&mut client, &args).await,
         Request::Logs(args) => streams::logs(&mut client, &args).await,
         Request::Events(args) => streams::events(&mut client, &args).await,
         Request::Put(args) => put(&mut client, &args).await,
@@ -370,14 +356,14 @@ async fn each<T: serde::de::DeserializeOwned>(
     client: &mut Client,
     words: &[&str],
     names: &[String],
-    line: impl Fn(&str, T) -> String,
+    mut line: impl FnMut(&str, T) -> Result<String, Failure>,
 ) -> Outcome {
     let mut code = 0;
     let results = client.each::<T>(words, names).await?;
     for (name, result) in names.iter().zip(results) {
         match result {
             Ok(value) => {
-                print(&line(name, value))?;
+                print(&line(name, value)?)?;
             }
             Err(error) => {
                 let failure = Failure::from(error);
@@ -412,6 +398,20 @@ fn print(text: &str) -> Outcome {
 
 fn print_json<T: serde::Serialize>(value: &T) -> Outcome {
     print(&format!("{}\n", json_pretty(value)))
+}
+
+/// A line for each thing, as its template wants it.
+fn template_lines<T: serde::Serialize>(
+    template: &Template,
+    things: impl IntoIterator<Item = T>,
+) -> Result<String, Failure> {
+    let mut out = String::new();
+    for thing in things {
+        let value = serde_json::to_value(thing).map_err(|e| Failure::new(format!("cannot be JSON: {e}")))?;
+        out.push_str(&template.fill(&value).map_err(|why| Failure::new(format!("--format: {why}")))?);
+        out.push('\n');
+    }
+    Ok(out)
 }
 
 /// The reader of our output left: it has what it wanted.

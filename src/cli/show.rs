@@ -1,64 +1,116 @@
 //! How lists and logs look to a person.
 
+use super::colour::Paint;
+use super::table::{Cell, Column, cut, table, wrapped};
+use super::terminal::Look;
 use crate::daemon::clock;
 use crate::model::escape;
+use crate::model::event::EventView;
 use crate::model::limit::LimitViews;
 use crate::model::reply::{InstanceView, LineAssembler, ModuleView, Output};
 use crate::model::request::StdStream;
 use std::io::Write;
 use std::time::{Duration, UNIX_EPOCH};
+use unicode_width::UnicodeWidthStr;
 
 /// Instances in aligned columns.
-pub(super) fn instances(views: &[InstanceView]) -> String {
+pub(super) fn instances(views: &[InstanceView], look: Look) -> String {
+    const COLUMNS: [Column; 6] = [
+        Column::new("NAME").shrinks(8),
+        Column::new("MODULE").shrinks(6).spare(3),
+        Column::new("STATE"),
+        Column::new("SINCE").shrinks(6).spare(1),
+        Column::new("RUN").spare(2),
+        Column::new("WHY").shrinks(10).spare(4),
+    ];
     let rows = views.iter().map(|v| {
         let since = v.ended_at.as_ref().or(v.started_at.as_ref()).unwrap_or(&v.created_at);
-        [v.name.to_string(), v.module.to_string(), v.status(), ago(since), v.run.to_string()]
+        let state = Cell::painted(&v.status(), Paint::of_state(&v.state, v.exit_code));
+        let why = why(v.reason.as_deref(), v.message.as_deref());
+        [
+            v.name.as_str().into(),
+            v.module.as_str().into(),
+            state,
+            ago(since).into(),
+            v.run.to_string().into(),
+            why.into(),
+        ]
     });
-    table(["NAME", "MODULE", "STATE", "SINCE", "RUN"], rows)
+    table(&COLUMNS, rows, look)
+}
+
+/// Why a run ended, where its state does not say it already.
+pub(super) fn why(reason: Option<&str>, message: Option<&str>) -> String {
+    match (reason, message) {
+        (_, Some(message)) => message.to_owned(),
+        (Some("exit" | "stop" | "kill" | "timeout") | None, None) => String::new(),
+        (Some(reason), None) => reason.to_owned(),
+    }
 }
 
 /// Modules in aligned columns.
-pub(super) fn modules(views: &[ModuleView]) -> String {
+pub(super) fn modules(views: &[ModuleView], look: Look) -> String {
+    const COLUMNS: [Column; 4] = [
+        Column::new("NAME").shrinks(8),
+        Column::new("SIZE"),
+        Column::new("SHA-256").spare(1),
+        Column::new("SOURCE").shrinks(8),
+    ];
     let rows = views.iter().map(|v| {
         let digest = v.digest.as_deref().map_or("-", |d| d.get(..12).unwrap_or(d));
         let source = v.path.as_deref().unwrap_or(&v.source);
-        [v.name.to_string(), bytesize::ByteSize(v.bytes).to_string(), digest.to_owned(), source.to_owned()]
+        [v.name.as_str().into(), bytesize::ByteSize(v.bytes).to_string().into(), digest.into(), source.into()]
     });
-    table(["NAME", "SIZE", "SHA-256", "SOURCE"], rows)
+    table(&COLUMNS, rows, look)
 }
 
-/// Limits in aligned columns.
-pub(super) fn limits(all: &LimitViews) -> String {
+/// Limits in aligned columns. What each bounds is the point of it: it goes on below rather than being cut.
+pub(super) fn limits(all: &LimitViews, look: Look) -> String {
+    const COLUMNS: [Column; 5] = [
+        Column::new("LIMIT"),
+        Column::new("VALUE"),
+        Column::new("DEFAULT").spare(1),
+        Column::new("USED"),
+        Column::new("BOUNDS").wraps(28).spare(2),
+    ];
     let rows = all.limits.iter().map(|v| {
         let default = if v.default.is_empty() { "of the machine" } else { &v.default };
         let used = v.used_text().unwrap_or_else(|| "-".to_owned());
-        [v.flag.clone(), v.value_text(), default.to_owned(), used, v.what.clone()]
+        [v.flag.as_str().into(), v.value_text().into(), default.into(), used.into(), v.what.as_str().into()]
     });
-    let table = table(["LIMIT", "VALUE", "DEFAULT", "USED", "BOUNDS"], rows);
-    format!("{table}\nKernel fence: {}\n", escape::line(&all.fence))
+    let table = table(&COLUMNS, rows, look);
+    let fence = format!("Kernel fence: {}", escape::line(&all.fence));
+    let fence = look.width.map_or_else(|| fence.clone(), |width| wrapped(&fence, width).join("\n"));
+    format!("{table}\n{fence}\n")
 }
 
-/// Every cell is escaped: whoever answers may be no daemon of ours.
-fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
-    let rows = rows.map(|row| row.map(|cell| escape::line(&cell).into_owned()));
-    let rows: Vec<[String; N]> = std::iter::once(head.map(str::to_owned)).chain(rows).collect();
-    let mut widths = [0; N];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let mut out = String::new();
-    for row in &rows {
-        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        out.push_str(cells.join("  ").trim_end());
-        out.push('\n');
-    }
-    out
+/// An event as a person reads it: the time of day in front and the rest in words, for which a terminal has columns.
+pub(super) fn event(event: &EventView, look: Look) -> String {
+    let at = event.at.to_string();
+    // To the millisecond; `2026-11-24 20:50:20.611`.
+    let at = at.get(..23).unwrap_or(&at).replace('T', " ");
+    let paint = Paint::of_state(event.state.as_deref().unwrap_or(&event.kind), event.exit_code);
+    let what = match (event.state.as_deref(), event.exit_code) {
+        (Some("exited"), Some(code)) => format!("{} (exited with {code})", event.kind),
+        (Some(state), _) => format!("{} ({state})", event.kind),
+        _ => event.kind.clone(),
+    };
+    let mut rest = vec![format!("module {}, run {}", event.module, event.run)];
+    rest.extend(event.delay_ms.map(|ms| format!("next in {ms} ms")));
+    rest.push(why(event.reason.as_deref(), event.message.as_deref()));
+    rest.extend(event.labels.iter().map(|(key, value)| format!("{key}={value}")));
+    rest.retain(|part| !part.is_empty());
+    let rest = format!("  {}", escape::line(&rest.join("; ")));
+    let head = format!("{at}Z  {:24}  {}", escape::line(&what), event.name);
+    // What matters less is what is cut.
+    let room = look.width.unwrap_or(usize::MAX);
+    let head = cut(&head, room);
+    let rest = cut(&rest, room.saturating_sub(head.width()));
+    format!("{}{}\n", paint.paint(&head, look.colour), Paint::Faint.paint(&rest, look.colour))
 }
 
 /// `3 minutes ago`; a time that cannot be read, or is yet to come, stands as it is.
-fn ago(time: &str) -> String {
+pub(super) fn ago(time: &str) -> String {
     let now = UNIX_EPOCH + Duration::from_micros(clock::now().0);
     let Some(passed) = humantime::parse_rfc3339(time).ok().and_then(|then| now.duration_since(then).ok()) else {
         return time.to_owned();
@@ -71,6 +123,18 @@ fn ago(time: &str) -> String {
         _ => (seconds / 86_400, "day"),
     };
     format!("{number} {unit}{} ago", if number == 1 { "" } else { "s" })
+}
+
+/// A span of time, in at most six columns: `0.25s`, `59.9s`, `4m05s`, `3h07m`, `12d03h`.
+pub(super) fn span(us: u64) -> String {
+    let seconds = us / 1_000_000;
+    match seconds {
+        0..10 => format!("{seconds}.{:02}s", us % 1_000_000 / 10_000),
+        10..60 => format!("{seconds}.{}s", us % 1_000_000 / 100_000),
+        60..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{}h{:02}m", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{}d{:02}h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
 }
 
 /// Prints a log: standard output and standard error of the guest to ours. Where one of ours is a terminal, line by line and
@@ -152,14 +216,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_are_as_wide_as_their_widest_cell() {
-        let rows = [["web".to_owned(), "exited (0)".to_owned()], ["a-long-name".to_owned(), "running".to_owned()]];
-        assert_eq!(
-            table(["NAME", "STATE"], rows.into_iter()),
-            "NAME         STATE\nweb          exited (0)\na-long-name  running\n"
-        );
-        let hostile = [["a\nb".to_owned(), "\u{202e}".to_owned()]];
-        assert_eq!(table(["NAME", "STATE"], hostile.into_iter()), "NAME  STATE\na\\nb  \\u{202e}\n");
+    fn numbers_are_short() {
+        for (us, text) in [
+            (0, "0.00s"),
+            (250_000, "0.25s"),
+            (59_950_000, "59.9s"),
+            (245_000_000, "4m05s"),
+            (11_220_000_000, "3h07m"),
+            (1_047_600_000_000, "12d03h"),
+        ] {
+            assert_eq!(span(us), text, "{us}");
+        }
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! `coracle logs` and `coracle events`: streams that go on until their end, or for as long as somebody looks.
 
-use super::{Failure, Outcome, print, quiet_if_closed, say, show};
+use super::terminal::{self, Look};
+use super::{Failure, Outcome, print, quiet_if_closed, say, show, template_lines, again};
 use crate::client::{Client, Next};
 use crate::model::escape;
+use crate::model::event::EventView;
 use crate::model::reply::StreamEvent;
 use crate::model::request::{EventsArgs, LogsArgs, OutputFormat, StdStream};
 use crate::model::when::{Moment, Position};
@@ -45,18 +47,22 @@ pub(super) async fn events(client: &mut Client, args: &EventsArgs) -> Outcome {
     words.extend(args.until.map(|position| format!("--until={}", position_word(position))));
     words.extend(args.filter.iter().map(|filter| format!("--filter={filter}")));
     client.send(&words).await?;
+    let format = args.show.format();
     loop {
         match client.next::<Value>().await? {
             Next::Event(StreamEvent::Registry { event }) => {
-                let line = match args.format {
-                    OutputFormat::Json => {
-                        escape::json(serde_json::to_string(&event).map_err(|e| Failure::new(format!("an event: {e}")))?)
+                let line = match &format {
+                    OutputFormat::Json => again::json_line(&event)?,
+                    OutputFormat::Template(template) => template_lines(template, [with_every_field(&event)?])?,
+                    // A person's line; for others it is the wire's.
+                    OutputFormat::Table if terminal::is_terminal() => {
+                        show::event(&event, Look::of_stdout(args.show.no_trunc))
                     }
-                    OutputFormat::Table => escape::line(&event.line()).into_owned(),
+                    OutputFormat::Table => format!("{}\n", escape::line(&event.line())),
                 };
                 let mut out = std::io::stdout().lock();
-                if let Err(e) = std::io::Write::write_all(&mut out, format!("{line}\n").as_bytes())
-                    .and_then(|()| std::io::Write::flush(&mut out))
+                if let Err(e) =
+                    std::io::Write::write_all(&mut out, line.as_bytes()).and_then(|()| std::io::Write::flush(&mut out))
                 {
                     return quiet_if_closed(e);
                 }
@@ -66,6 +72,18 @@ pub(super) async fn events(client: &mut Client, args: &EventsArgs) -> Outcome {
             Next::End(_) => return print(""),
         }
     }
+}
+
+/// An event leaves out what it has no value for; a template may ask for it all the same.
+fn with_every_field(event: &EventView) -> Result<Value, Failure> {
+    let mut value = serde_json::to_value(event).map_err(|e| Failure::new(format!("an event: {e}")))?;
+    if let Some(object) = value.as_object_mut() {
+        for field in ["state", "exit_code", "reason", "message", "delay_ms"] {
+            object.entry(field).or_insert(Value::Null);
+        }
+        object.entry("labels").or_insert_with(|| Value::Object(serde_json::Map::new()));
+    }
+    Ok(value)
 }
 
 fn moment_word(moment: Moment) -> String {

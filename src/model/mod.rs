@@ -19,5 +19,7 @@ pub mod reply;
 pub mod request;
 pub mod restart;
 pub mod run_args;
+pub mod showing;
+pub mod template;
 pub mod view;
 pub mod when;

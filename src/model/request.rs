@@ -7,6 +7,7 @@
 use crate::error::{Error, Result};
 use crate::model::escape;
 pub use crate::model::run_args::{RunArgs, parse_cpus};
+pub use crate::model::showing::{InspectArgs, LimitsArgs, ListArgs, ModulesArgs, OutputFormat, Showing};
 use crate::model::when::{Moment, Position, parse_moment, parse_position};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Command, FromArgMatches, Subcommand, ValueEnum};
@@ -38,17 +39,17 @@ pub enum Request {
     /// Show what an instance printed
     Logs(LogsArgs),
     /// Show everything known about instances, with their earlier runs
-    Inspect(Names),
+    Inspect(InspectArgs),
     /// Show what happens to instances, live or from the record
     Events(EventsArgs),
     /// Store a module with the daemon
     Put(PutArgs),
     /// List the modules that can be run
-    Modules(FormatArgs),
+    Modules(ModulesArgs),
     /// Forget stored modules
     Forget(Names),
     /// Show every limit of the daemon, with its value and what is used of it
-    Limits(FormatArgs),
+    Limits(LimitsArgs),
     /// Show the daemon's version and abilities
     Hello,
     /// See whether the daemon answers
@@ -76,16 +77,6 @@ pub enum WireFormat {
     #[default]
     Plain,
     /// One JSON object a line, for programs.
-    Json,
-}
-
-/// How the command line shows lists.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Default)]
-pub enum OutputFormat {
-    /// Aligned columns.
-    #[default]
-    Table,
-    /// A JSON array.
     Json,
 }
 
@@ -177,34 +168,9 @@ pub struct EventsArgs {
     /// Only those that match: name=NAME, type=TYPE, module=NAME, label=KEY[=VALUE]
     #[arg(short, long = "filter", value_name = "KEY=VALUE")]
     pub filter: Vec<String>,
-    /// How to show them (on the command line)
-    #[arg(long, value_enum, default_value_t)]
-    pub format: OutputFormat,
-}
-
-/// Arguments of `list`.
-#[derive(Debug, Clone, PartialEq, Eq, Args, Default)]
-pub struct ListArgs {
-    /// Show ended instances too (they always are; docker's fingers may type it)
-    #[arg(short, long, hide = true)]
-    pub all: bool,
-    /// Names only, one a line
-    #[arg(short, long)]
-    pub quiet: bool,
-    /// Only those that match: name=PART, module=NAME, status=STATE, exited=CODE, label=KEY[=VALUE]
-    #[arg(short, long = "filter", value_name = "KEY=VALUE")]
-    pub filter: Vec<String>,
-    /// How to show them (on the command line)
-    #[arg(long, value_enum, default_value_t)]
-    pub format: OutputFormat,
-}
-
-/// Arguments of verbs that only have a format.
-#[derive(Debug, Clone, PartialEq, Eq, Args, Default)]
-pub struct FormatArgs {
-    /// How to show them (on the command line)
-    #[arg(long, value_enum, default_value_t)]
-    pub format: OutputFormat,
+    /// How.
+    #[command(flatten)]
+    pub show: Showing,
 }
 
 /// Arguments of `logs`.
@@ -448,7 +414,7 @@ impl Request {
             | Request::Rm(RmArgs { names, .. })
             | Request::Kill(Names { names })
             | Request::Wait(WaitArgs { names, .. })
-            | Request::Inspect(Names { names })
+            | Request::Inspect(InspectArgs { names, .. })
             | Request::Forget(Names { names }) => Some(names),
             _ => None,
         }

@@ -168,7 +168,7 @@ async fn detached_runs_print_the_name_and_verbs_take_several() {
     let (_, table, _) = cli.run(&["list"]).await;
     let rows: Vec<Vec<&str>> =
         table.lines().map(|l| l.split("  ").filter(|c| !c.is_empty()).map(str::trim).collect()).collect();
-    assert_eq!(rows[0], ["NAME", "MODULE", "STATE", "SINCE", "RUN"]);
+    assert_eq!(rows[0], ["NAME", "MODULE", "STATE", "SINCE", "RUN", "WHY"]);
     assert_eq!((rows[1][0], rows[1][2]), ("a", "stopped"));
     assert_eq!((rows[2][0], rows[2][2]), ("b", "exited (7)"));
     assert_eq!(cli.run(&["ps"]).await.1.lines().next(), table.lines().next());
@@ -211,6 +211,7 @@ async fn a_terminal_is_shown_no_control_characters_of_a_log() {
         script
             .args(["-qec", &format!("{} {words}", env!("CARGO_BIN_EXE_coracle")), "/dev/null"])
             .env("CORACLE_HOST", cli.address.to_string())
+            .env("NO_COLOR", "1")
             .stdin(Stdio::null());
         script
     };

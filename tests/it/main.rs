@@ -37,6 +37,7 @@ mod metrics;
 mod modules;
 mod mounts;
 mod papers;
+mod people;
 mod protocol;
 #[cfg(target_os = "linux")]
 mod random;

@@ -85,8 +85,10 @@ async fn lists_are_tables_of_printable_text() {
     let width = SHOWN.chars().count();
     let list = [json!({ "ok": { "instances": [instance()] } })];
     let (code, out, _) = shown(&["list"], &list).await;
-    let table =
-        format!("NAME  MODULE  {:width$}  {:width$}  RUN\nweb   hello   {SHOWN}  {SHOWN}  1\n", "STATE", "SINCE");
+    let table = format!(
+        "NAME  MODULE  {:width$}  {:width$}  RUN  WHY\nweb   hello   {SHOWN}  {SHOWN}  1    {SHOWN}\n",
+        "STATE", "SINCE"
+    );
     assert_eq!((code, out), (0, table));
     let (_, out, _) = shown(&["list", "--format", "json"], &list).await;
     assert_eq!(out.matches(IN_JSON).count(), 15, "{out}");
@@ -117,7 +119,12 @@ async fn objects_are_json_that_says_the_same() {
     let mut inspection = instance();
     inspection["runs"] = json!([]);
     let (code, out, _) = shown(&["inspect", "web"], &[json!({ "ok": inspection })]).await;
-    assert_eq!((code, serde_json::from_str::<Value>(&out).unwrap()), (0, inspection));
+    assert_eq!((code, serde_json::from_str::<Value>(&out).unwrap()), (0, inspection.clone()));
+    let (code, page, _) = shown(&["inspect", "--format", "table", "web"], &[json!({ "ok": inspection })]).await;
+    assert!(code == 0 && page.matches(SHOWN).count() >= 10, "{page}");
+    let template = "{{.message}} {{json .message}}";
+    let (_, out, _) = shown(&["list", "--format", template], &[json!({ "ok": { "instances": [instance()] } })]).await;
+    assert_eq!(out, format!("{SHOWN} \"{IN_JSON}\"\n"));
     let (_, out, _) = shown(&["hello"], &[json!({ "ok": { HOSTILE: HOSTILE } })]).await;
     assert_eq!(out, format!("{{\n  \"{IN_JSON}\": \"{IN_JSON}\"\n}}\n"));
 }
