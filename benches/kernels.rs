@@ -164,6 +164,7 @@ fn sandbox(total: &Arc<MemoryBudget>) -> Sandbox {
         sink: Arc::new(Nowhere),
         memory_bytes_max: 64 << 20,
         memory_total: Arc::clone(total),
+        gauges: Arc::default(),
         handles_max: 16,
         table_entries_max: 100_000,
         random_bytes_max: 64 << 10,

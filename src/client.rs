@@ -3,6 +3,7 @@
 use crate::error::Code;
 use crate::model::auth::{Speaker, Token};
 use crate::model::reply::{Created, Input, InstanceView, Line, ModuleView, Refusal, StreamEvent, json_line};
+use crate::model::stats::Sample;
 use crate::model::{escape, hex};
 use crate::transport::peer::{self, Owner, Owners, Uid};
 use crate::transport::{ReadHalf, Stream, WriteHalf, tls, token};
@@ -356,6 +357,17 @@ impl Client {
         let filters: Vec<String> = filters.iter().map(|filter| format!("--filter={filter}")).collect();
         let words: Vec<&str> = ["list"].into_iter().chain(filters.iter().map(String::as_str)).collect();
         Ok(self.request::<Instances>(&words).await?.instances)
+    }
+
+    /// `stats`, of these, of all that are alive, or with `ended` of all.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::request`].
+    pub async fn stats(&mut self, names: &[String], ended: bool) -> Result<Sample> {
+        let all = ended.then_some("--all");
+        let words: Vec<&str> = ["stats"].into_iter().chain(all).chain(names.iter().map(String::as_str)).collect();
+        self.request(&words).await
     }
 
     /// `modules`.

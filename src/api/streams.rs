@@ -8,8 +8,10 @@ use crate::model::escape;
 use crate::model::event::EventView;
 use crate::model::filter::Filter;
 use crate::model::instance::LogTime;
-use crate::model::reply::{self, Line, LineAssembler, Listing, LogView, Output, Reply, StreamEvent, json_line};
-use crate::model::request::{EventsArgs, ListArgs, LogsArgs, StdStream, WireFormat};
+use crate::model::reply::{
+    self, Line, LineAssembler, Listing, LogView, Output, Reply, Sampling, StreamEvent, json_line,
+};
+use crate::model::request::{EventsArgs, ListArgs, LogsArgs, StatsArgs, StdStream, WireFormat};
 use std::sync::Arc;
 
 impl Connection {
@@ -37,6 +39,30 @@ impl Connection {
             tokio::task::yield_now().await;
         }
         text.push_str(listing.tail());
+        self.deliver(&text).await
+    }
+
+    /// A sample, a page at a time, with the bounds of [`Connection::list`].
+    pub(super) async fn stats(&mut self, args: &StatsArgs) -> Outcome {
+        let mut samples = match self.supervisor.samples(&args.names, args.all) {
+            Ok(samples) => samples,
+            Err(error) => return self.reply(Err(error)).await,
+        };
+        self.refusals = 0;
+        let mut sampling = Sampling::new(self.format);
+        let mut text = sampling.head(&self.supervisor.daemon_stats());
+        while let Some(page) = samples.take() {
+            for stats in page {
+                sampling.push(&mut text, &stats);
+                if text.len() >= fixed::REPLY_PIECE_BYTES {
+                    let Outcome::Next = self.deliver(&text).await else { return Outcome::Close };
+                    text.clear();
+                }
+            }
+            // As for a list.
+            tokio::task::yield_now().await;
+        }
+        text.push_str(sampling.tail());
         self.deliver(&text).await
     }
 

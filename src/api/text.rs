@@ -29,8 +29,8 @@ use tokio::sync::watch;
 pub const PROTOCOL: u32 = 1;
 
 /// What this daemon can do, for `hello`.
-const FEATURES: [&str; 10] =
-    ["run", "attach", "stdin", "put", "logs-follow", "json", "restart", "events", "limits", "auth"];
+const FEATURES: [&str; 11] =
+    ["run", "attach", "stdin", "put", "logs-follow", "json", "restart", "events", "limits", "auth", "stats"];
 
 /// What came of a request, for the connection.
 pub(super) enum Outcome {
@@ -212,6 +212,7 @@ impl Connection {
             Request::Rm(args) => return self.remove(args).await,
             Request::Prune(args) => self.prune(&args).await,
             Request::List(args) => return self.list(&args).await,
+            Request::Stats(args) => return self.stats(&args).await,
             Request::Inspect(args) => return self.inspect(&args.names).await,
             Request::Limits(_) => Ok(Reply::Limits(supervisor.limit_views())),
             Request::Modules(_) => Ok(Reply::Modules(supervisor.modules().await)),

@@ -34,6 +34,11 @@ impl Screen {
         Ok(screen)
     }
 
+    /// Whether each text takes the place of the last.
+    pub(super) fn in_place(&self) -> bool {
+        self.in_place
+    }
+
     /// Shows a text of whole lines. False: nobody reads it any more.
     pub(super) fn show(&self, text: &str) -> Result<bool, Failure> {
         if !self.in_place {
@@ -41,6 +46,11 @@ impl Screen {
         }
         let rows = terminal::size().map_or(usize::MAX, |(_, rows)| rows);
         write(&frame(text, rows))
+    }
+
+    /// Waits. False: a signal came.
+    pub(super) async fn pause(&mut self, time: Duration) -> bool {
+        self.pause_until(tokio::time::sleep(time)).await
     }
 
     /// Waits for something. False: a signal came.

@@ -20,6 +20,7 @@ mod streams;
 mod watch;
 mod table;
 mod terminal;
+mod usage;
 mod again;
 
 use crate::client::{Client, ClientError, Target};
@@ -280,6 +281,7 @@ async fn perform(target: Target, request: Request) -> Outcome {
         Request::List(args) => list::list(target, &mut client, &args).await,
         Request::Modules(args) => list::modules(&mut client, &args).await,
         Request::Limits(args) => list::limits(&mut client, &args).await,
+        Request::Stats(args) => usage::stats(&mut client, &args).await,
         Request::Stop(args) => {
             let time = format!("--time={}ns", args.time.as_nanos());
             each::<Value>(&mut client, &["stop", &time], &args.names, |name, _| Ok(line_of(name))).await

@@ -125,6 +125,23 @@ pub(super) fn ago(time: &str) -> String {
     format!("{number} {unit}{} ago", if number == 1 { "" } else { "s" })
 }
 
+/// `1.5M`, in at most five columns: powers of 1,024, as flags spell them.
+pub(super) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 7] = ["B", "K", "M", "G", "T", "P", "E"];
+    let (mut unit, mut scale) = (0, 1_u128);
+    let bytes = u128::from(bytes);
+    while bytes / scale >= 1024 {
+        scale *= 1024;
+        unit += 1;
+    }
+    let tenths = (bytes * 10 + scale / 2) / scale;
+    match (unit, tenths) {
+        (0, _) => format!("{bytes}B"),
+        (_, 0..100) => format!("{}.{}{}", tenths / 10, tenths % 10, UNITS[unit]),
+        _ => format!("{}{}", (bytes + scale / 2) / scale, UNITS[unit]),
+    }
+}
+
 /// A span of time, in at most six columns: `0.25s`, `59.9s`, `4m05s`, `3h07m`, `12d03h`.
 pub(super) fn span(us: u64) -> String {
     let seconds = us / 1_000_000;
@@ -217,6 +234,19 @@ mod tests {
 
     #[test]
     fn numbers_are_short() {
+        for (bytes, text) in [
+            (0, "0B"),
+            (1023, "1023B"),
+            (1024, "1.0K"),
+            (1536, "1.5K"),
+            (10 * 1024, "10K"),
+            (256 << 20, "256M"),
+            ((1 << 20) - 1, "1024K"),
+            (1 << 30, "1.0G"),
+            (u64::MAX, "16E"),
+        ] {
+            assert_eq!(size(bytes), text, "{bytes}");
+        }
         for (us, text) in [
             (0, "0.00s"),
             (250_000, "0.25s"),

@@ -118,6 +118,7 @@ impl Supervisor {
             },
             memory_bytes_max: spec.memory_bytes_max,
             memory_total: Arc::clone(&self.0.memory_total),
+            gauges: Arc::clone(&live.gauges),
             handles_max: self.0.limits.handles_max,
             table_entries_max: self.0.limits.table_entries_max,
             random_bytes_max: self.0.limits.random_bytes_max,

@@ -2,7 +2,7 @@
 
 use crate::daemon::logs::Log;
 use crate::daemon::scheduler::Account;
-use crate::engine::{Engine, StdinPipe};
+use crate::engine::{Engine, Gauges, StdinPipe};
 use crate::model::instance::{Ended, ExitStatus, Record};
 use crate::model::reply::InstanceView;
 use crate::model::restart::SHUTDOWN;
@@ -45,6 +45,8 @@ pub(super) struct Live {
     pub(super) log: Arc<Log>,
     /// What its present run has used of the processors.
     pub(super) account: Arc<Account>,
+    /// What its present run has of memory and disk.
+    pub(super) gauges: Arc<Gauges>,
     /// Whether its directory is to go with it in any case, if it goes by itself.
     pub(super) volumes: AtomicBool,
 }
@@ -66,6 +68,7 @@ impl Live {
     pub(super) fn new(log: Arc<Log>, control: Arc<Control>, account: Arc<Account>) -> Live {
         Live {
             account,
+            gauges: Arc::default(),
             control: Mutex::new(control),
             progress: watch::Sender::new(Progress::default()),
             log,

@@ -289,7 +289,7 @@ impl Supervisor {
     }
 
     fn write_guests(&self, text: &mut Exposition) {
-        let used = seconds(self.0.scheduler.used_ns());
+        let used = self.0.scheduler.used().as_secs_f64();
         text.one(
             "coracle_guest_cpu_seconds_total",
             Kind::Counter,

@@ -19,6 +19,7 @@ mod mounts;
 mod removal;
 mod removing;
 mod scheduler;
+mod stats;
 mod store;
 mod supervisor;
 #[cfg(unix)]
@@ -33,6 +34,7 @@ pub use live::Done;
 pub use logs::{Log, Query, Read, Reader};
 pub use metrics::{Metrics, Turned, Way};
 pub use modules::Upload;
+pub use stats::Samples;
 pub use supervisor::Supervisor;
 pub use views::Pages;
 

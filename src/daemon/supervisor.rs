@@ -42,6 +42,8 @@ use tokio_util::task::TaskTracker;
 pub struct Supervisor(pub(super) Arc<Inner>);
 
 pub(super) struct Inner {
+    /// When the daemon began: the zero of its own time.
+    pub(super) begun: Instant,
     pub(super) engine: Arc<Engine>,
     pub(super) modules: Modules,
     pub(super) workspaces: Workspaces,
@@ -182,6 +184,7 @@ impl Supervisor {
         let floor = Arc::new(Floor::new(parts.workspaces.root().to_owned(), keep));
         let connections = Arc::new(Semaphore::new(parts.limits.connections_max));
         Supervisor(Arc::new(Inner {
+            begun: Instant::now(),
             connections,
             engine: parts.engine,
             modules: parts.modules,

@@ -5,6 +5,7 @@
 mod compile;
 mod configuration;
 mod disk;
+mod gauges;
 mod pool;
 mod precompiled;
 mod program;
@@ -19,6 +20,7 @@ pub(crate) mod unroll;
 
 pub use compile::{Compiler, NotCompiled};
 pub use disk::{DiskBudget, Floor, Scan, Usage};
+pub use gauges::Gauges;
 pub use program::{Code, Needs, NotLoaded, Program, Reach};
 pub use run::run;
 pub use sandbox::{MemoryBudget, Sandbox};

@@ -3,7 +3,7 @@
 use super::disk::OverBudget;
 use super::program::Kind;
 use super::sandbox::{Host, Refused, World};
-use super::{Engine, Program, Reach, Sandbox, Usage};
+use super::{Engine, Program, Reach, Sandbox};
 use crate::config::fixed;
 use crate::model::instance::{Ended, ExitStatus};
 use bytesize::ByteSize;
@@ -29,9 +29,9 @@ pub async fn run(engine: &Engine, program: &Program, mut sandbox: Sandbox) -> En
             if let Some(directory) = &sandbox.directory {
                 engine.unfinished.over(directory).await;
             }
-            sandbox.disk.used().await
+            sandbox.disk.used().await.map(Some)
         }
-        Reach::Directory | Reach::Nothing => Ok(Usage::default()),
+        Reach::Directory | Reach::Nothing => Ok(None),
     };
     let used = match used {
         Ok(used) => used,
@@ -229,7 +229,7 @@ fn trap_word(trap: Trap) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::super::sandbox::tests::bare;
-    use super::super::{DiskBudget, Scan};
+    use super::super::{DiskBudget, Scan, Usage};
     use super::*;
     use crate::model::instance::MESSAGE_BYTES_MAX;
 

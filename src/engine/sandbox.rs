@@ -1,11 +1,11 @@
 //! What one guest may touch, and the one way to build a store for it.
 
-use super::Engine;
 use super::compile::of_the_system;
 #[cfg(test)]
 use super::disk::Floor;
 use super::disk::{Disk, DiskBudget, Fs, OverBudget, P1, Unfinished, Usage};
 use super::stdio::{Sink, StdinPipe, Stdout};
+use super::{Engine, Gauges};
 use crate::config::fixed;
 use crate::error::{Error, Result};
 use crate::model::request::StdStream;
@@ -41,6 +41,8 @@ pub struct Sandbox {
     pub table_entries_max: usize,
     /// What all instances share.
     pub memory_total: Arc<MemoryBudget>,
+    /// Where it is shown what the run uses.
+    pub gauges: Arc<Gauges>,
     /// Open files, directories and streams.
     pub handles_max: usize,
     /// Random bytes that one call may ask for.
@@ -101,6 +103,7 @@ pub(super) struct Memory {
     used: usize,
     max: usize,
     total: Arc<MemoryBudget>,
+    gauges: Arc<Gauges>,
     /// Entries of all tables. They have a limit of their own besides: they are on the host's heap, which gives back what it
     /// wants to.
     entries: usize,
@@ -125,8 +128,8 @@ pub(super) enum Refused {
 }
 
 impl Memory {
-    fn new(max: usize, entries_max: usize, total: Arc<MemoryBudget>) -> Memory {
-        Memory { used: 0, max, total, entries: 0, entries_max, last: 0, refused: None }
+    fn new(max: usize, entries_max: usize, total: Arc<MemoryBudget>, gauges: Arc<Gauges>) -> Memory {
+        Memory { used: 0, max, total, gauges, entries: 0, entries_max, last: 0, refused: None }
     }
 
     fn grow(&mut self, delta_bytes: usize) -> bool {
@@ -134,6 +137,7 @@ impl Memory {
         let within = wanted <= self.max;
         if within && self.total.take(delta_bytes) {
             self.used = wanted;
+            self.gauges.set_memory(self.used);
             return true;
         }
         self.refused = Some(if within { Refused::MemoryOfAll(wanted) } else { Refused::Memory(wanted) });
@@ -142,6 +146,7 @@ impl Memory {
 
     fn give_back(&mut self, bytes: usize) {
         self.used -= bytes;
+        self.gauges.set_memory(self.used);
         self.total.used.fetch_sub(bytes, Ordering::Relaxed);
     }
 
@@ -325,7 +330,7 @@ pub(super) enum World {
 }
 
 impl Sandbox {
-    /// Builds the store, in the engine's own engine or that of its pool. `used` is what is in the directory. Limits, deadline and the pre-emption at each tick are set before any guest code can run.
+    /// Builds the store, in the engine's own engine or that of its pool. `used` is what is in the directory, if that is counted. Limits, deadline and the pre-emption at each tick are set before any guest code can run.
     ///
     /// # Errors
     ///
@@ -335,8 +340,9 @@ impl Sandbox {
         engine: &Engine,
         of: &wasmtime::Engine,
         world: World,
-        used: Usage,
+        used: Option<Usage>,
     ) -> Result<Store<Host>> {
+        self.gauges.begin();
         let mut builder = WasiCtxBuilder::new();
         builder
             .args(&self.args)
@@ -358,15 +364,18 @@ impl Sandbox {
                 .preopened_dir(directory, guest, perms)
                 .map_err(|e| Error::io(format!("the directory for '{guest}' cannot be opened"), &e))?;
         }
-        let mut disk =
-            Disk::new(used, self.disk.max, self.disk.floor, Arc::clone(&self.memory_total), Arc::clone(&engine.gate));
+        let (memory_total, gate) = (Arc::clone(&self.memory_total), Arc::clone(&engine.gate));
+        let mut disk = Disk::new(used.unwrap_or_default(), self.disk.max, self.disk.floor, memory_total, gate);
+        if used.is_some() {
+            disk.show(Arc::clone(&self.gauges));
+        }
         let lent: Vec<PathBuf> = self.mounts.into_iter().map(|(directory, ..)| directory).collect();
         disk.lend(&lent).map_err(|e| Error::io("a directory of the host cannot be looked at", &e))?;
         let wasi = match world {
             World::Module => Wasi::P1(P1::new(builder.build_p1(), disk)),
             World::Component => Wasi::P2 { p2: P2 { ctx: builder.build(), table: ResourceTable::new() }, disk },
         };
-        let memory = Memory::new(self.memory_bytes_max, self.table_entries_max, self.memory_total);
+        let memory = Memory::new(self.memory_bytes_max, self.table_entries_max, self.memory_total, self.gauges);
         let leaves = self.directory.map(|directory| (directory, Arc::clone(&engine.unfinished)));
         let host = Host { wasi, memory, on_enter: Some(self.on_enter), leaves };
         let mut store = Store::new(of, host);
@@ -418,6 +427,7 @@ pub(super) mod tests {
             sink: Arc::new(Nowhere),
             memory_bytes_max: 1 << 20,
             memory_total: Arc::new(MemoryBudget::new(1 << 30)),
+            gauges: Arc::default(),
             handles_max: 16,
             table_entries_max: 100_000,
             random_bytes_max: 64 << 10,
@@ -428,7 +438,7 @@ pub(super) mod tests {
     }
 
     fn memory(max: usize, total: &Arc<MemoryBudget>) -> Memory {
-        Memory::new(max, 8, Arc::clone(total))
+        Memory::new(max, 8, Arc::clone(total), Arc::default())
     }
 
     #[test]
@@ -440,7 +450,10 @@ pub(super) mod tests {
         assert!(!a.memory_growing(60, 61, None).unwrap());
         assert!(!a.table_growing(5, 6, None).unwrap());
         assert_eq!(total.used(), 100);
+        let gauges = Arc::clone(&a.gauges);
+        assert_eq!((gauges.memory(), gauges.memory_peak()), (100, 100), "what was refused is not shown");
         drop(a);
+        assert_eq!((gauges.memory(), gauges.memory_peak()), (0, 100));
         assert_eq!(total.used(), 0);
     }
 
@@ -515,7 +528,7 @@ pub(super) mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let engine = Engine::new(100_000).unwrap();
-            let mut store = bare().into_store(&engine, &engine.engine, World::Component, Usage::default()).unwrap();
+            let mut store = bare().into_store(&engine, &engine.engine, World::Component, None).unwrap();
             let mut sockets = store.data_mut().sockets();
             let network = sockets.instance_network().unwrap();
             let again = || Resource::new_borrow(network.rep());

@@ -20,6 +20,7 @@ pub mod request;
 pub mod restart;
 pub mod run_args;
 pub mod showing;
+pub mod stats;
 pub mod template;
 pub mod view;
 pub mod when;

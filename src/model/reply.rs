@@ -4,10 +4,12 @@
 
 mod list;
 mod several;
+mod stats;
 mod stream;
 
 pub use list::Listing;
 pub use several::Several;
+pub use stats::Sampling;
 pub use stream::StreamEvent;
 
 use crate::error::{Code, Error};
@@ -25,7 +27,7 @@ use serde::{Deserialize, Serialize};
 /// The longest plain reply to `run` and `stop`, with its line end: one `recv(1024)` gets it whole.
 pub const REPLY_BYTES_MAX: usize = 1024;
 
-/// What a request came to; for `list` see [`Listing`], for a verb with several names [`Several`].
+/// What a request came to; for `list` see [`Listing`], for `stats` [`Sampling`], for a verb with several names [`Several`].
 #[derive(Debug, Clone)]
 pub enum Reply {
     /// `run` was accepted.

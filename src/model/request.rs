@@ -7,7 +7,7 @@
 use crate::error::{Error, Result};
 use crate::model::escape;
 pub use crate::model::run_args::{RunArgs, parse_cpus};
-pub use crate::model::showing::{InspectArgs, LimitsArgs, ListArgs, ModulesArgs, OutputFormat, Showing};
+pub use crate::model::showing::{InspectArgs, LimitsArgs, ListArgs, ModulesArgs, OutputFormat, Showing, StatsArgs};
 use crate::model::when::{Moment, Position, parse_moment, parse_position};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Command, FromArgMatches, Subcommand, ValueEnum};
@@ -40,6 +40,8 @@ pub enum Request {
     Logs(LogsArgs),
     /// Show everything known about instances, with their earlier runs
     Inspect(InspectArgs),
+    /// Show what instances use of processors, memory, disk and log, and what the daemon does
+    Stats(StatsArgs),
     /// Show what happens to instances, live or from the record
     Events(EventsArgs),
     /// Store a module with the daemon
@@ -415,6 +417,7 @@ impl Request {
             | Request::Kill(Names { names })
             | Request::Wait(WaitArgs { names, .. })
             | Request::Inspect(InspectArgs { names, .. })
+            | Request::Stats(StatsArgs { names, .. })
             | Request::Forget(Names { names }) => Some(names),
             _ => None,
         }
@@ -523,11 +526,12 @@ mod tests {
 
     #[test]
     fn several_names_are_told_and_none_of_them_twice() {
-        for verb in ["stop", "kill", "restart", "wait", "rm", "inspect", "forget"] {
+        for verb in ["stop", "kill", "restart", "wait", "rm", "inspect", "stats", "forget"] {
             let request = parse_line(&format!("{verb} a b")).unwrap();
             assert_eq!(request.names().unwrap(), ["a", "b"], "{verb}");
         }
         assert_eq!(parse_line("list").unwrap().names(), None);
+        assert_eq!(parse_line("stats").unwrap().names(), Some(&[][..]), "all that are alive");
         let names = |names: &[&str]| distinct(&names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>());
         assert!(names(&["a", "b", "A"]).is_ok());
         assert_eq!(names(&["a", "b", "a"]).unwrap_err().to_string(), "'a' is named twice");
@@ -538,8 +542,8 @@ mod tests {
         let all = parse(&["help".into()]).unwrap();
         let Parsed::Help(text) = all else { panic!() };
         for verb in [
-            "run", "stop", "list", "kill", "restart", "wait", "rm", "prune", "logs", "inspect", "events", "put",
-            "modules", "forget", "limits", "hello", "ping", "format", "auth", "help", "shutdown",
+            "run", "stop", "list", "kill", "restart", "wait", "rm", "prune", "logs", "inspect", "stats", "events",
+            "put", "modules", "forget", "limits", "hello", "ping", "format", "auth", "help", "shutdown",
         ] {
             assert!(text.contains(verb), "{verb} is not in: {text}");
             assert!(matches!(parse(&["help".into(), verb.into()]), Ok(Parsed::Help(_))));

@@ -104,6 +104,26 @@ pub struct InspectArgs {
     pub names: Vec<String>,
 }
 
+/// Arguments of `stats`.
+#[derive(Debug, Clone, PartialEq, Eq, Args, Default)]
+pub struct StatsArgs {
+    /// Ended instances too
+    #[arg(short, long, conflicts_with = "names")]
+    pub all: bool,
+    /// Show them once [default: on a terminal, anew each second] (on the command line)
+    #[arg(long)]
+    pub no_stream: bool,
+    /// Show them anew each second also where that is no terminal: below each other (on the command line)
+    #[arg(short, long, conflicts_with = "no_stream")]
+    pub watch: bool,
+    /// How.
+    #[command(flatten)]
+    pub show: Showing,
+    /// The instances [default: all that are alive]
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

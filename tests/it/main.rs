@@ -49,6 +49,7 @@ mod sandbox;
 mod secrets;
 mod service;
 mod shown;
+mod stats;
 mod stop;
 mod supply;
 mod support;

@@ -128,7 +128,8 @@ mod terminals {
     async fn tables_fit_the_terminal_and_have_colours() {
         let (_daemon, cli) = with_instances().await;
         for columns in [30, 60, 80, 100, 132] {
-            for verb in ["list", "limits", "modules", "inspect web", "events --since 0 --until 0s"] {
+            for verb in ["list", "limits", "modules", "stats --no-stream", "inspect web", "events --since 0 --until 0s"]
+            {
                 let Some((out, colours)) = shown(&cli, columns, "", verb).await else { return };
                 assert!(colours, "{verb}");
                 for line in out.lines() {
@@ -159,7 +160,7 @@ mod terminals {
     #[tokio::test(flavor = "multi_thread")]
     async fn what_is_watched_is_shown_again_when_something_happens() {
         let (daemon, cli) = with_instances().await;
-        for (words, new) in [("list -w", "started-meanwhile")] {
+        for (words, new) in [("list -w", "started-meanwhile"), ("stats", "started-later")] {
             let words = format!("-h >/dev/null; echo $$; exec {} {words}", env!("CARGO_BIN_EXE_coracle"));
             let mut child = match on_a_terminal(&cli, 100, "", &words).stdout(Stdio::piped()).spawn() {
                 Ok(child) => child,
@@ -201,7 +202,7 @@ mod terminals {
 async fn without_a_terminal_what_is_watched_is_lines() {
     use std::io::BufRead;
     let (_daemon, cli) = with_instances().await;
-    for words in [&["list", "-w", "--format", "json"][..]] {
+    for words in [&["list", "-w", "--format", "json"][..], &["stats", "-w", "--format", "json"]] {
         let mut child = cli.command(words).stdout(std::process::Stdio::piped()).spawn().unwrap();
         let mut out = std::io::BufReader::new(child.stdout.take().unwrap());
         let two = tokio::task::spawn_blocking(move || {

@@ -35,7 +35,7 @@ use ring::{Disk, Ring};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 use tokio::sync::{Notify, watch};
@@ -142,7 +142,7 @@ impl Logs {
 
     /// Bytes that guests printed, and how many of them are in no log because they came too fast or could not be written.
     pub(super) fn counted(&self) -> (u64, u64) {
-        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let count = |counter: &AtomicU64| counter.load(Relaxed);
         (count(&self.0.work.printed), count(&self.0.work.skipped) + count(&self.0.disk.unwritten))
     }
 
@@ -171,7 +171,13 @@ pub struct Log {
     room: Notify,
     /// For everybody who reads: how far the files are.
     progress: watch::Sender<Progress>,
+    /// For everybody who looks: bytes of its files, [`UNKNOWN`] until they are known.
+    bytes: AtomicU64,
+    /// Likewise: bytes that were printed since this log is in memory.
+    output: AtomicU64,
 }
+
+const UNKNOWN: u64 = u64::MAX;
 
 #[derive(Default)]
 struct State {
@@ -246,7 +252,11 @@ struct Batch {
 
 impl Log {
     fn new(id: InstanceId, ring: Arc<Mutex<Ring>>, shared: &Shared) -> Arc<Log> {
+        // Whoever has the files is writing them, and will say.
+        let bytes = ring.try_lock().ok().and_then(|ring| ring.bytes()).unwrap_or(UNKNOWN);
         Arc::new_cyclic(|this| Log {
+            bytes: AtomicU64::new(bytes),
+            output: AtomicU64::new(0),
             id,
             begun: Instant::now(),
             this: Weak::clone(this),
@@ -357,6 +367,16 @@ impl Log {
         Reader::new(Arc::clone(self), query)
     }
 
+    /// Bytes of its files, if it is known, as of the last time that something was written. Waits for nobody.
+    pub(super) fn bytes(&self) -> Option<u64> {
+        Some(self.bytes.load(Relaxed)).filter(|bytes| *bytes != UNKNOWN)
+    }
+
+    /// Bytes that were printed since this log is in memory: as long as its instance lives. Waits for nobody.
+    pub(super) fn output(&self) -> u64 {
+        self.output.load(Relaxed)
+    }
+
     /// Bytes that were printed and are no longer kept, or never were; what is still pending is not among them.
     pub async fn dropped(&self) -> u64 {
         let ring = Arc::clone(&self.ring);
@@ -390,6 +410,7 @@ impl Log {
             tracing::error!(instance = self.id.0, "writing the log broke");
         }
         let end = ring.end();
+        self.bytes.store(ring.bytes().unwrap_or(UNKNOWN), Relaxed);
         drop(ring);
         lock(&self.state).writing_cost -= batch.cost;
         self.progress.send_modify(|progress| {
@@ -536,15 +557,16 @@ impl Sink for Log {
             return;
         }
         let at = clock::now_in_nanos();
+        self.output.fetch_add(bytes.len() as u64, Relaxed);
         let mut state = lock(&self.state);
         let run = state.run;
         if let Some(queue) = state.attached.get_mut(&run) {
             queue.push(run, stream, &bytes, at);
         }
         if !state.closed {
-            self.work.printed.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            self.work.printed.fetch_add(bytes.len() as u64, Relaxed);
             let skipped = state.push(stream, bytes, at, Instant::now(), self.record_bytes_max);
-            self.work.skipped.fetch_add(skipped, Ordering::Relaxed);
+            self.work.skipped.fetch_add(skipped, Relaxed);
             let when = if state.pending_cost >= FLUSH_BYTES { When::Now } else { When::Soon };
             self.queue(&mut state, when);
         }

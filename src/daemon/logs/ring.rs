@@ -164,6 +164,11 @@ impl Ring {
         self.end
     }
 
+    /// Bytes of its files, if it is known what they hold.
+    pub(super) fn bytes(&self) -> Option<u64> {
+        self.learned.then(|| self.generations.iter().map(|g| g.len).sum())
+    }
+
     /// Bytes that were printed and are not in the files: too old by now, or never written.
     pub(super) fn dropped(&mut self) -> u64 {
         if let Err(e) = self.learn() {

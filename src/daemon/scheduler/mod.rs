@@ -32,7 +32,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::runtime::{Handle, Runtime};
 
 /// How soon after one interruption those who compute are interrupted again.
@@ -135,9 +135,9 @@ impl Scheduler {
         Ok(scheduler)
     }
 
-    /// CPU time of all guests, with those that are gone, in nanoseconds.
-    pub(super) fn used_ns(&self) -> u64 {
-        self.0.used.load(Relaxed)
+    /// CPU time of all guests so far, until the last turn of each.
+    pub(super) fn used(&self) -> Duration {
+        Duration::from_nanos(self.0.used.load(Relaxed))
     }
 
     /// An account for a guest to come.

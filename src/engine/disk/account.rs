@@ -4,8 +4,10 @@
 //! A file is charged with its apparent size (a hole counts as what it could become), once however many names it has; each
 //! name is a file of its own, and so is a directory. What has no name any more is charged until its last handle is closed.
 
+use crate::engine::Gauges;
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 
 /// Bytes and files: of a directory, or that it may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -47,6 +49,7 @@ pub(super) struct Account {
     max: Usage,
     open: HashMap<Key, Open>,
     refused: Option<OverBudget>,
+    gauges: Option<Arc<Gauges>>,
 }
 
 /// A file that is open.
@@ -62,7 +65,20 @@ struct Open {
 impl Account {
     /// An account that begins with what is there, which may be more than `max`: then nothing grows.
     pub(super) fn new(used: Usage, max: Usage) -> Account {
-        Account { used, max, open: HashMap::new(), refused: None }
+        Account { used, max, open: HashMap::new(), refused: None, gauges: None }
+    }
+
+    /// Shows there what is used, now and from now on.
+    pub(super) fn show(&mut self, gauges: Arc<Gauges>) {
+        self.gauges = Some(gauges);
+        self.set(self.used);
+    }
+
+    fn set(&mut self, used: Usage) {
+        self.used = used;
+        if let Some(gauges) = &self.gauges {
+            gauges.set_disk(used);
+        }
     }
 
     pub(super) fn max(&self) -> Usage {
@@ -92,7 +108,7 @@ impl Account {
         } else if what.files > 0 && files > self.max.files {
             OverBudget::Files(files)
         } else {
-            self.used = Usage { bytes, files };
+            self.set(Usage { bytes, files });
             return Ok(());
         };
         self.refused = Some(over);
@@ -106,8 +122,8 @@ impl Account {
 
     /// Gives back what is gone, or was not made after all. Others may change the directory too, so there may be less.
     pub(super) fn give_back(&mut self, what: Usage) {
-        self.used.bytes = self.used.bytes.saturating_sub(what.bytes);
-        self.used.files = self.used.files.saturating_sub(what.files);
+        let Usage { bytes, files } = self.used;
+        self.set(Usage { bytes: bytes.saturating_sub(what.bytes), files: files.saturating_sub(what.files) });
     }
 
     /// One more handle on a file of `bytes`, which are charged already.
@@ -175,7 +191,7 @@ impl Account {
             return;
         }
         let before = std::mem::replace(&mut open.bytes, size);
-        self.used.bytes = self.used.bytes.saturating_sub(before).saturating_add(size);
+        self.set(Usage { bytes: self.used.bytes.saturating_sub(before).saturating_add(size), ..self.used });
     }
 }
 
@@ -364,9 +380,12 @@ mod tests {
         #[test]
         fn it_agrees_with_a_count_of_everything_and_is_never_overrun(ops in prop::collection::vec(op(), 0..80)) {
             let (mut a, mut naive) = (Account::new(Usage::default(), MAX), Naive::default());
+            let gauges = Arc::new(Gauges::default());
+            a.show(Arc::clone(&gauges));
             for op in ops {
                 step(&mut a, &mut naive, op.clone());
                 prop_assert_eq!(a.used, naive.usage(), "after {:?}", op);
+                prop_assert_eq!(gauges.disk(), Some(a.used));
                 prop_assert!(a.used.bytes <= MAX.bytes && a.used.files <= MAX.files);
             }
         }

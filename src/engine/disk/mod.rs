@@ -34,6 +34,7 @@ pub(super) use p1::P1;
 pub(super) use p2::{Files, Fs};
 pub(super) use unfinished::Unfinished;
 
+use super::Gauges;
 use super::sandbox::MemoryBudget;
 use crate::config::fixed::STREAMS_BUSY_MAX;
 use account::{Account, Key};
@@ -162,6 +163,11 @@ impl Disk {
         let places = Arc::new(Semaphore::new(STREAMS_BUSY_MAX));
         let own = Shared::new(used, max, Some(floor), Arc::clone(&gate), places);
         Disk { own, lent: None, open: HashMap::new(), memory, numbers: Numbers::default(), gate }
+    }
+
+    /// From now on it is seen there what is in the instance's own directory.
+    pub(super) fn show(&self, gauges: Arc<Gauges>) {
+        self.own.lock().show(gauges);
     }
 
     /// Directories that are lent besides.
