@@ -20,6 +20,7 @@ mod streams;
 mod watch;
 mod table;
 mod terminal;
+mod top;
 mod usage;
 mod again;
 
@@ -85,6 +86,8 @@ enum Verb {
     /// Compile a module, for the daemon
     #[command(hide = true)]
     CompileModule(compile::CompileArgs),
+    /// Show what runs on a live screen: what it uses, what it prints; and stop, restart or remove it
+    Top,
     /// Say what could stand in a place, for those scripts
     #[command(name = "__complete", hide = true)]
     Complete(completions::CompleteArgs),
@@ -209,7 +212,8 @@ fn dispatch(cli: Cli) -> Outcome {
         Verb::Man(args) => return manual::manual(&args),
         Verb::Complete(args) => return completions::answer(&args),
         Verb::Request(Request::Help { verb }) => return help(verb.as_deref()),
-        Verb::Request(request) => request,
+        Verb::Top => None,
+        Verb::Request(request) => Some(request),
     };
     let target = target(&cli.connecting)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -217,7 +221,12 @@ fn dispatch(cli: Cli) -> Outcome {
         .enable_all()
         .build()
         .map_err(|e| Failure::new(format!("cannot start: {e}")))?;
-    let outcome = runtime.block_on(perform(target, request));
+    let outcome = runtime.block_on(async {
+        match request {
+            Some(request) => perform(target, request).await,
+            None => top::run(target).await,
+        }
+    });
     // Not waited for: a blocked read of a terminal would keep us here.
     runtime.shutdown_background();
     outcome

@@ -54,5 +54,7 @@ mod stop;
 mod supply;
 mod support;
 mod tidy;
+#[cfg(target_os = "linux")]
+mod top;
 mod tutorial;
 mod watch;
