@@ -101,7 +101,7 @@ pub(super) fn event(event: &EventView, look: Look) -> String {
     rest.extend(event.labels.iter().map(|(key, value)| format!("{key}={value}")));
     rest.retain(|part| !part.is_empty());
     let rest = format!("  {}", escape::line(&rest.join("; ")));
-    let head = format!("{at}Z  {:24}  {}", escape::line(&what), event.name);
+    let head = format!("{at}Z  {:26}  {}", escape::line(&what), event.name);
     // What matters less is what is cut.
     let room = look.width.unwrap_or(usize::MAX);
     let head = cut(&head, room);
