@@ -371,8 +371,8 @@ fn usage_error(verb: &str, e: &clap::Error) -> Error {
 
 impl Request {
     /// Every verb, in the order of `help`.
-    pub const VERBS: [&str; 20] = [
-        "run", "stop", "kill", "restart", "list", "wait", "rm", "prune", "logs", "inspect", "events", "put", "modules",
+    pub const VERBS: [&str; 21] = [
+        "run", "stop", "kill", "restart", "list", "wait", "rm", "prune", "logs", "inspect", "stats", "events", "put", "modules",
         "forget", "limits", "hello", "ping", "format", "auth", "shutdown",
     ];
 
@@ -394,6 +394,7 @@ impl Request {
             Request::Modules(_) => "modules",
             Request::Forget(_) => "forget",
             Request::Limits(_) => "limits",
+            Request::Stats(_) => "stats",
             Request::Hello => "hello",
             Request::Ping => "ping",
             Request::Format { .. } => "format",
