@@ -89,7 +89,7 @@ impl Compiler {
 }
 
 /// The first eight bytes: the magic number, then version and layer (WebAssembly core specification, 5.5.16).
-fn check_header(wasm: &[u8]) -> Result<(), String> {
+pub(super) fn check_header(wasm: &[u8]) -> Result<(), String> {
     const MAGIC: &[u8] = b"\0asm";
     const ELF: &[u8] = b"\x7fELF";
     if wasm.is_empty() {
@@ -140,7 +140,7 @@ pub(super) fn reason(error: &wasmtime::Error) -> String {
     cut(&all.join(": "))
 }
 
-fn wat_reason(error: &wat::Error) -> String {
+pub(super) fn wat_reason(error: &wat::Error) -> String {
     // "message\n     --> <anon>:1:2\n ...": the message, and where.
     let text = error.to_string();
     let mut lines = text.lines().map(str::trim);
@@ -152,7 +152,7 @@ fn wat_reason(error: &wat::Error) -> String {
     }
 }
 
-fn cut(text: &str) -> String {
+pub(super) fn cut(text: &str) -> String {
     crate::model::escape::short(text, REASON_BYTES_MAX)
 }
 

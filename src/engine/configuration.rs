@@ -9,7 +9,7 @@ pub(super) const VERSION_OF_CODE: &str = concat!("wasmtime 48.0.8, unroll 1, cor
 
 /// The proposals that are on. Everything else is off, and so is whatever a later wasmtime brings: rare, young or costly to
 /// bound. A module that needs more is refused when it is compiled.
-const FEATURES: WasmFeatures = WasmFeatures::FLOATS
+pub(super) const FEATURES: WasmFeatures = WasmFeatures::FLOATS
     .union(WasmFeatures::MUTABLE_GLOBAL)
     .union(WasmFeatures::SATURATING_FLOAT_TO_INT)
     .union(WasmFeatures::SIGN_EXTENSION)

@@ -5,11 +5,13 @@ use super::compile::reason;
 use super::precompiled::{self, Code as Loaded};
 use super::sandbox::Host;
 use crate::config::fixed;
+use crate::model::wasi::{self, Refused};
 use std::fs::File;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use wasmtime::component::Component;
-use wasmtime::{ExternType, InstancePre, Module};
+use wasmtime::component::types::ComponentItem;
+use wasmtime::{ExternType, FuncType, InstancePre, Module, ValType};
 use wasmtime_wasi::p2::bindings::CommandPre;
 
 /// A module or component that can be run. Clones share the compiled code.
@@ -111,17 +113,14 @@ impl Engine {
     }
 
     fn module(&self, module: &Module, again: Option<File>) -> Result<Program, NotLoaded> {
+        // What it was made for says more than that it is no program.
+        if let Some(refused) = refused_imports(module).find(|refused| refused.made_for.is_some()) {
+            return Err(refused.line().into());
+        }
         match module.get_export("_start") {
             Some(ExternType::Func(start)) if start.params().len() == 0 && start.results().len() == 0 => {}
             Some(_) => return Err("its `_start` is not a function without parameters and results".to_owned().into()),
             None => return Err("it has no `_start` function: it is a library, not a program".to_owned().into()),
-        }
-        if let Some(import) = module.imports().find(|i| i.module() == "wasi_unstable") {
-            return Err(format!(
-                "it imports `{}` of wasi_unstable (WASI preview 0), which is not supported; build it with a toolchain for wasm32-wasip1",
-                import.name()
-            )
-            .into());
         }
         let reach = module.imports().map(|import| match import.name() {
             name if name.starts_with("path_") => Reach::Files,
@@ -130,7 +129,10 @@ impl Engine {
         });
         let reach = reach.max().unwrap_or(Reach::Nothing);
         let needs = Needs { reach, memories: memories(&module.resources_required())? };
-        let pre = self.modules.instantiate_pre(module).map_err(|e| reason(&e))?;
+        let pre = self.modules.instantiate_pre(module).map_err(|e| match refused_imports(module).next() {
+            Some(refused) => refused.line(),
+            None => reason(&e),
+        })?;
         let pooled = self.pool.as_ref().zip(again).and_then(|(pool, file)| pool.load(file));
         Ok(Program { kind: Kind::Module { pre, pooled }, needs, code: Code::default() })
     }
@@ -145,7 +147,13 @@ impl Engine {
         let reach = reach.max().unwrap_or(Reach::Nothing);
         // A component that does not tell how much it instantiates is taken for the most that is allowed.
         let memories = component.resources_required().map_or(Ok(fixed::MEMORIES_MAX), |r| memories(&r))?;
-        let pre = self.components.instantiate_pre(component).map_err(|e| reason(&e))?;
+        let pre = self.components.instantiate_pre(component).map_err(|e| {
+            let mut wanted = ty.imports(&self.engine).filter(|(_, import)| !self.is_of_types(&import.ty));
+            match wanted.find_map(|(name, _)| wasi::of_component(name).err()) {
+                Some(refused) => refused.line(),
+                None => reason(&e),
+            }
+        })?;
         match CommandPre::new(pre) {
             Ok(pre) => {
                 let needs = Needs { reach, memories };
@@ -154,6 +162,38 @@ impl Engine {
             Err(_) => Err("it does not export wasi:cli/run: it is a library, not a program".to_owned().into()),
         }
     }
+}
+
+impl Engine {
+    /// Whether it only names types, which nobody has to give.
+    fn is_of_types(&self, import: &ComponentItem) -> bool {
+        let ComponentItem::ComponentInstance(instance) = import else { return false };
+        instance.exports(&self.engine).all(|(_, export)| matches!(export.ty, ComponentItem::Type(_)))
+    }
+}
+
+/// The imports that there is nothing for, in words.
+fn refused_imports(module: &Module) -> impl Iterator<Item = Refused> {
+    module.imports().filter_map(|import| {
+        let signature = match import.ty() {
+            ExternType::Func(ty) => Some(signature(&ty)),
+            _ => None,
+        };
+        wasi::of_core(import.module(), import.name(), signature.as_deref()).err()
+    })
+}
+
+/// Parameters, `:`, results, as `model::wasi` writes them.
+fn signature(ty: &FuncType) -> String {
+    let letter = |ty: ValType| match ty {
+        ValType::I32 => 'i',
+        ValType::I64 => 'l',
+        ValType::F32 => 'f',
+        ValType::F64 => 'd',
+        ValType::V128 => 'v',
+        ValType::Ref(_) => 'r',
+    };
+    ty.params().map(letter).chain([':']).chain(ty.results().map(letter)).collect()
 }
 
 fn memories(required: &wasmtime::ResourcesRequired) -> Result<usize, String> {
@@ -190,6 +230,74 @@ mod tests {
             (func (param i32 i32 i32 i32) (result i32))) (func (export \"_start\")))";
         assert_eq!(needs(prints), Needs { reach: Reach::Nothing, memories: 0 });
         assert_eq!(needs("(module (func (export \"_start\")))"), Needs { reach: Reach::Nothing, memories: 0 });
+    }
+
+    const PREVIEW2_EXPORTS: [&str; 27] = [
+        "get-environment",
+        "exit",
+        "get-stderr",
+        "get-stdin",
+        "get-stdout",
+        "terminal-input",
+        "terminal-output",
+        "get-terminal-stderr",
+        "get-terminal-stdin",
+        "get-terminal-stdout",
+        "now",
+        "now",
+        "get-directories",
+        "descriptor",
+        "error",
+        "pollable",
+        "input-stream",
+        "get-insecure-random-bytes",
+        "insecure-seed",
+        "get-random-bytes",
+        "instance-network",
+        "resolve-addresses",
+        "network",
+        "tcp-socket",
+        "create-tcp-socket",
+        "udp-socket",
+        "create-udp-socket",
+    ];
+
+    /// What is told of imports is what the linkers have: each function with its type, and each interface.
+    #[test]
+    fn the_imports_that_are_told_are_those_that_there_are() {
+        let engine = Engine::new(100_000).unwrap();
+        let imports: String = wasi::preview1()
+            .map(|(name, parameters)| {
+                let types = parameters.chars().map(|c| if c == 'l' { " i64" } else { " i32" }).collect::<String>();
+                let result = if name == "proc_exit" { "" } else { "(result i32)" };
+                format!("(import \"{}\" \"{name}\" (func (param{types}) {result}))", wasi::PREVIEW1)
+            })
+            .collect();
+        let all = program(&engine, format!("(module {imports} (func (export \"_start\")))").as_bytes(), true);
+        assert_eq!(all.err(), None);
+        // An export of each: as a resource it is there, or it is "found" to be a function.
+        for (name, export) in wasi::preview2().zip(PREVIEW2_EXPORTS) {
+            let linked = |version: &str| {
+                let text = format!(
+                    "(component (import \"{name}@{version}\" (instance (export \"{export}\" (type (sub resource))))))"
+                );
+                let why = program(&engine, text.as_bytes(), true).err().unwrap();
+                (why, wasi::of_component(&format!("{name}@{version}")).is_ok())
+            };
+            for version in ["0.2.0", "0.2.3", "0.2.99"] {
+                let (why, told) = linked(version);
+                let there =
+                    why.contains("does not export wasi:cli/run") || why.contains("expected resource found func");
+                assert!(told && there, "{name}@{version}: {why}");
+            }
+            let (why, told) = linked("0.3.0");
+            assert!(!told && why.contains("WASI 0.3"), "{name}: {why}");
+        }
+        for name in ["wasi:clocks/timezone@0.2.0", "wasi:http/types@0.2.0", "wasi:nn/graph@0.2.0"] {
+            let text = format!("(component (import \"{name}\" (instance (export \"f\" (func)))))");
+            let why = program(&engine, text.as_bytes(), true).err().unwrap();
+            assert!(why.contains(name) && why.contains("no flag"), "{why}");
+        }
     }
 
     #[test]

@@ -3,10 +3,12 @@
 //! Nothing here knows tokio, wasmtime, files, sockets or the clock; `tests/it/tidy.rs` holds it to that.
 
 pub mod ageing;
+pub mod alike;
 pub mod auth;
 pub mod escape;
 pub mod event;
 pub mod exposition;
+pub mod explain;
 pub mod filter;
 pub mod frame;
 pub mod hex;
@@ -23,4 +25,5 @@ pub mod showing;
 pub mod stats;
 pub mod template;
 pub mod view;
+pub mod wasi;
 pub mod when;
