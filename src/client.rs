@@ -2,7 +2,9 @@
 
 use crate::error::Code;
 use crate::model::auth::{Speaker, Token};
-use crate::model::reply::{Created, Input, InstanceView, Line, ModuleView, Refusal, StreamEvent, json_line};
+use crate::model::reply::{
+    ContentView, Created, Input, InstanceView, Line, ModuleView, Refusal, StreamEvent, json_line,
+};
 use crate::model::stats::Sample;
 use crate::model::{escape, hex};
 use crate::transport::peer::{self, Owner, Owners, Uid};
@@ -31,7 +33,7 @@ const INPUT_BYTES: usize = 4096;
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// No connection.
-    #[error("no daemon answers on {to}: {source}")]
+    #[error("no daemon answers on {to}")]
     Connect {
         /// Where.
         to: Target,
@@ -62,7 +64,7 @@ pub enum ClientError {
     #[error("{}", .0.message)]
     Refused(Refusal),
     /// The connection broke.
-    #[error("the connection to the daemon broke: {0}")]
+    #[error("the connection to the daemon broke")]
     Broken(#[from] std::io::Error),
     /// Whoever answered does not speak the protocol.
     #[error("this is no coracle daemon, or one of another version: {0}")]
@@ -462,6 +464,35 @@ impl Client {
                     progress(PutProgress::Compiling(Duration::from_millis(elapsed_ms)));
                 }
                 Next::Event(_) => {}
+            }
+        }
+    }
+
+    /// `get`: the bytes of a module, and what they are. At most `bytes_max` are taken.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::request`]; [`ClientError::Protocol`] for what is longer, or is not what the daemon says it is.
+    pub async fn get(&mut self, name: &str, bytes_max: usize) -> Result<(Vec<u8>, ContentView)> {
+        use base64::Engine as _;
+        self.send(&["get", name]).await?;
+        let mut bytes = Vec::new();
+        loop {
+            match self.next().await? {
+                Next::Event(StreamEvent::Content { base64 }) => {
+                    let piece = base64::engine::general_purpose::STANDARD.decode(base64);
+                    bytes.extend(piece.map_err(|e| ClientError::Protocol(format!("a piece of a module: {e}")))?);
+                    if bytes.len() > bytes_max {
+                        return Err(ClientError::Protocol(format!("a module of more than {bytes_max} bytes")));
+                    }
+                }
+                Next::Event(event) => {
+                    return Err(ClientError::Protocol(format!("an event was not expected: {event:?}")));
+                }
+                Next::End::<ContentView>(view) if u64::try_from(bytes.len()).ok() == Some(view.bytes) => {
+                    return Ok((bytes, view));
+                }
+                Next::End(_) => return Err(ClientError::Protocol("a module that came in part".to_owned())),
             }
         }
     }

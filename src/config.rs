@@ -448,7 +448,8 @@ pub fn limits() -> Vec<Limit> {
         .collect()
 }
 
-fn root_default() -> PathBuf {
+/// Where the directories of instances are made unless told otherwise.
+pub fn root_default() -> PathBuf {
     if cfg!(unix) { PathBuf::from("/tmp") } else { std::env::temp_dir() }
 }
 

@@ -3,13 +3,14 @@
 use super::text::{Connection, Outcome};
 use crate::config::fixed;
 use crate::daemon::{Followed, Follower, Query, Reader, clock};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::escape;
 use crate::model::event::EventView;
 use crate::model::filter::Filter;
 use crate::model::instance::LogTime;
+use crate::model::name::Name;
 use crate::model::reply::{
-    self, Line, LineAssembler, Listing, LogView, Output, Reply, Sampling, StreamEvent, json_line,
+    self, ContentView, Line, LineAssembler, Listing, LogView, Output, Reply, Sampling, StreamEvent, json_line,
 };
 use crate::model::request::{EventsArgs, ListArgs, LogsArgs, StatsArgs, StdStream, WireFormat};
 use std::sync::Arc;
@@ -129,6 +130,40 @@ impl Connection {
                 return Ok(false);
             }
         }
+    }
+
+    /// The bytes of a module, a piece at a time. Each has to be taken within `--stall`.
+    pub(super) async fn get(&mut self, name: &str) -> Outcome {
+        use base64::Engine as _;
+        let opened = async {
+            if self.format != WireFormat::Json {
+                return Err(Error::Usage("get streams events, which needs `format json` first".into()));
+            }
+            // Also one that got its name before that was a verb.
+            let name = Name::try_from(name.to_owned())?;
+            let content = self.supervisor.open_module(&name).await?;
+            Ok((name, content))
+        };
+        let (name, mut content) = match opened.await {
+            Ok(opened) => opened,
+            Err(error) => return self.reply(Err(error)).await,
+        };
+        self.refusals = 0;
+        let mut bytes: u64 = 0;
+        loop {
+            match content.next().await {
+                Ok(Some(piece)) => {
+                    bytes = bytes.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
+                    let base64 = base64::engine::general_purpose::STANDARD.encode(&piece);
+                    let Outcome::Next = self.deliver(&event_line(StreamEvent::Content { base64 })).await else {
+                        return Outcome::Close;
+                    };
+                }
+                Ok(None) => break,
+                Err(error) => return self.reply(Err(error)).await,
+            }
+        }
+        self.reply(Ok(Reply::Content(ContentView { name, bytes, text: content.is_text() }))).await
     }
 
     pub(super) async fn events(&mut self, args: &EventsArgs) -> Outcome {

@@ -29,8 +29,8 @@ use tokio::sync::watch;
 pub const PROTOCOL: u32 = 1;
 
 /// What this daemon can do, for `hello`.
-const FEATURES: [&str; 11] =
-    ["run", "attach", "stdin", "put", "logs-follow", "json", "restart", "events", "limits", "auth", "stats"];
+const FEATURES: [&str; 12] =
+    ["run", "attach", "stdin", "put", "get", "logs-follow", "json", "restart", "events", "limits", "auth", "stats"];
 
 /// What came of a request, for the connection.
 pub(super) enum Outcome {
@@ -209,6 +209,7 @@ impl Connection {
             Request::Logs(args) => return self.logs(&args).await,
             Request::Events(args) => return self.events(&args).await,
             Request::Put(args) => return self.put(args).await,
+            Request::Get(args) => return self.get(&args.name).await,
             Request::Rm(args) => return self.remove(args).await,
             Request::Prune(args) => self.prune(&args).await,
             Request::List(args) => return self.list(&args).await,

@@ -1,6 +1,7 @@
 //! A daemon in the background, for a `run` that finds none.
 
-use super::{Failure, say};
+use super::failure::Failure;
+use super::say;
 use crate::client::{Client, ClientError, Target};
 use crate::config;
 use crate::state_dir;
@@ -21,7 +22,7 @@ pub(super) async fn connect_or_start(target: &Target) -> Result<Client, Failure>
     };
     let said = tokio::task::spawn_blocking(move || start(address))
         .await
-        .map_err(|e| Failure::new(format!("cannot start a daemon: {e}")))??;
+        .map_err(|e| Failure::new("cannot start a daemon").cause(e))??;
     // Somebody else's `run` may have been faster: then ours failed, and theirs is as good.
     match Client::connect(target.clone()).await {
         Ok(client) => {
@@ -30,14 +31,15 @@ pub(super) async fn connect_or_start(target: &Target) -> Result<Client, Failure>
             }
             Ok(client)
         }
-        Err(ClientError::Connect { .. }) => Err(Failure::new(format!("the daemon did not start: {said}"))),
+        Err(ClientError::Connect { .. }) => Err(Failure::new("the daemon did not start").cause(said)),
         Err(e) => Err(e.into()),
     }
 }
 
 /// Starts it and waits for its first line: where it listens, or why not.
 fn start(address: SocketAddr) -> Result<String, Failure> {
-    let failed = |what: &str, e: &dyn std::fmt::Display| Failure::new(format!("cannot start a daemon: {what}: {e}"));
+    let failed =
+        |what: &str, e: &dyn std::fmt::Display| Failure::new(format!("cannot start a daemon: {what}")).cause(e);
     let program = std::env::current_exe().map_err(|e| failed("its program", &e))?;
     // It outlives us, so it must not hold our open files (a lock, the end of a pipe) or a directory that somebody unmounts.
     #[cfg(unix)]
@@ -67,7 +69,8 @@ fn start(address: SocketAddr) -> Result<String, Failure> {
     });
     match receive.recv_timeout(START) {
         Ok(Ok(line)) if !line.trim().is_empty() => Ok(line.trim().to_owned()),
-        Ok(_) => Err(Failure::new("the daemon ended without a word")),
+        Ok(_) => Err(Failure::new("the daemon ended without a word")
+            .hint("`coracle daemon` in the foreground says why; so may daemon.log in the state directory")),
         Err(_) => Err(Failure::new(format!("the daemon did not start within {}", humantime::format_duration(START)))),
     }
 }

@@ -1,6 +1,7 @@
 //! `coracle daemon`: serve until a signal or `shutdown`.
 
-use super::{FAILED, Failure, Outcome, line_of, print};
+use super::failure::Failure;
+use super::{FAILED, Outcome, line_of, print};
 use crate::config::Config;
 use crate::daemon::{Supervisor, fence};
 use crate::model::escape;
@@ -61,7 +62,7 @@ pub(super) fn foreground(args: DaemonArgs) -> Outcome {
     match outcome {
         // Whoever started us reads standard output, and nobody standard error.
         Err(failure) if args.background => {
-            print(&line_of(&failure.message))?;
+            print(&line_of(&failure.one_line()))?;
             Ok(FAILED)
         }
         outcome => outcome,
@@ -83,7 +84,7 @@ fn run(config: Config) -> Outcome {
         .thread_name("control")
         .enable_all()
         .build()
-        .map_err(|e| Failure::new(format!("cannot start: {e}")))?;
+        .map_err(|e| Failure::new("cannot start").cause(e))?;
     let outcome = runtime.block_on(serve(config));
     // A reader that hangs in the kernel is left behind.
     runtime.shutdown_background();
@@ -197,7 +198,7 @@ fn outlive_file_size_limit() {
 
 /// The first signal asks for an orderly end; the second does not wait for it.
 fn signals(supervisor: Supervisor) -> Result<tokio::task::JoinHandle<()>, Failure> {
-    let mut signals = Signals::new().map_err(|e| Failure::new(format!("cannot listen for signals: {e}")))?;
+    let mut signals = Signals::new().map_err(|e| Failure::new("cannot listen for signals").cause(e))?;
     #[expect(clippy::disallowed_methods, reason = "ends with the daemon: its handle is kept and aborted")]
     let handle = tokio::spawn(async move {
         signals.next().await;

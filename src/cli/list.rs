@@ -2,7 +2,7 @@
 //! again and again.
 
 use super::terminal::{self, Look};
-use super::{Outcome, each, page, print, print_json, show, template_lines, again};
+use super::{Outcome, again, each, page, print, print_json, show, template_lines};
 use crate::client::{Client, Target};
 use crate::model::limit::LimitViews;
 use crate::model::reply::{Inspection, InstanceView, json_pretty};

@@ -3,26 +3,30 @@
 //! Standard output is data, standard error is talk. What a guest or a module wrote is escaped before a person reads it in a
 //! message; the output of a run goes through as it is.
 
+mod advice;
+mod again;
 mod background;
 mod colour;
 mod compile;
 mod completions;
 mod daemon;
+mod doctor;
+mod explain;
+mod failure;
 mod file;
-mod manual;
 mod list;
+mod manual;
 mod page;
 mod progress;
 mod run;
 mod service;
 mod show;
 mod streams;
-mod watch;
 mod table;
 mod terminal;
 mod top;
 mod usage;
-mod again;
+mod watch;
 
 use crate::client::{Client, ClientError, Target};
 use crate::config::ADDRESS_DEFAULT;
@@ -32,11 +36,14 @@ use crate::model::reply::{InstanceView, json_pretty};
 use crate::model::request::{Condition, PutArgs, Request, WireFormat};
 use crate::model::template::Template;
 use crate::transport::token;
+use advice::About;
+use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use failure::{Failure, complain};
 use serde_json::Value;
 use std::io::Write;
 use std::net::ToSocketAddrs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Coracle could not do what it was asked to; a guest's own codes and those of its ends are in [`InstanceView`].
@@ -77,6 +84,10 @@ const AFTER_HELP: &str =
 enum Verb {
     /// Serve on a loopback address until told to stop
     Daemon(Box<daemon::DaemonArgs>),
+    /// Say what a module is, what it wants, and whether it can run
+    Explain(explain::ExplainArgs),
+    /// Look whether everything is in order: the daemon, its directories, this machine
+    Doctor(doctor::DoctorArgs),
     /// Print a script that completes commands, flags and names in a shell
     Completions(completions::CompletionsArgs),
     /// Print what systemd or launchd needs to keep your daemon running, or write it to where they look
@@ -95,80 +106,14 @@ enum Verb {
     Request(Request),
 }
 
-/// What a person is told: one line, perhaps with a line on what to do, and the exit code that goes with it.
-#[derive(Debug)]
-pub(super) struct Failure {
-    message: String,
-    hint: Option<String>,
-    code: u8,
-}
-
-impl Failure {
-    fn new(message: impl Into<String>) -> Failure {
-        Failure { message: message.into(), hint: None, code: FAILED }
-    }
-
-    fn hint(mut self, hint: impl Into<String>) -> Failure {
-        self.hint = Some(hint.into());
-        self
-    }
-}
-
-impl From<ClientError> for Failure {
-    fn from(error: ClientError) -> Failure {
-        let code = match error.code() {
-            Some(Code::NoModule) => NO_SUCH_MODULE,
-            Some(Code::BadModule) => CANNOT_RUN,
-            _ => FAILED,
-        };
-        let failure = Failure { message: error.to_string(), hint: None, code };
-        match error {
-            ClientError::Connect { .. } => {
-                failure.hint("start one with `coracle daemon`, or run something: `coracle run hello`")
-            }
-            ClientError::Unproved(_) | ClientError::Credentials(_) => {
-                failure.hint("the token is in the daemon's state directory: --token-file FILE; as its user come in by --host unix:PATH")
-            }
-            ClientError::Foreign { .. } | ClientError::Unmapped { .. } => failure.hint(
-                "start one of your own on another port, such as `coracle daemon --listen 127.0.0.1:0`: it is found by its socket",
-            ),
-            _ => failure,
-        }
-    }
-}
-
-impl From<crate::Error> for Failure {
-    fn from(error: crate::Error) -> Failure {
-        Failure::new(error.to_string())
-    }
-}
-
-/// Writing to our own standard output failed. A reader that left (`| head`) is no failure.
-impl From<std::io::Error> for Failure {
-    fn from(error: std::io::Error) -> Failure {
-        Failure::new(format!("cannot write the output: {error}"))
-    }
-}
-
 type Outcome = Result<u8, Failure>;
 
 /// Parses, does, and answers with the exit code.
 pub fn main() -> ExitCode {
-    let matches = match command().try_get_matches() {
-        Ok(matches) => matches,
-        Err(e) => {
-            let failed = e.use_stderr();
-            // A closed stream is no reason to fail twice.
-            let _printed = e.print();
-            return ExitCode::from(if failed { FAILED } else { 0 });
-        }
-    };
-    let cli = match Cli::from_arg_matches(&matches) {
+    let parsed = command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
         Ok(cli) => cli,
-        Err(e) => {
-            let _printed = e.print();
-            return ExitCode::from(FAILED);
-        }
+        Err(e) => return ExitCode::from(unparsed(&e)),
     };
     match dispatch(cli) {
         Ok(code) => ExitCode::from(code),
@@ -179,22 +124,27 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// What was asked for is help, or it is no command of ours.
+fn unparsed(error: &clap::Error) -> u8 {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            // A closed stream is no reason to fail twice.
+            let _printed = error.print();
+            if error.use_stderr() { FAILED } else { 0 }
+        }
+        _ => {
+            complain(&Failure::of_grammar(&command(), error));
+            FAILED
+        }
+    }
+}
+
 fn command() -> clap::Command {
     Cli::command().mut_subcommand("format", |c| c.hide(true)).mut_subcommand("auth", |c| c.hide(true)).mut_subcommand("run", |run| {
         run.mut_arg("attach", |arg| arg.hide(true)).after_help(
             "The program sees its own directory as `/`, and no other file, no network and no variable of your environment.",
         )
     })
-}
-
-/// One line on standard error, escaped: it may quote a guest, a module or a stranger.
-fn complain(failure: &Failure) {
-    let mut err = std::io::stderr().lock();
-    // Nobody is left to tell if even that fails.
-    let _printed = writeln!(err, "error: {}", escape::line(&failure.message));
-    if let Some(hint) = &failure.hint {
-        let _printed = writeln!(err, "hint: {}", escape::line(hint));
-    }
 }
 
 /// Talk for a person, on standard error.
@@ -211,22 +161,27 @@ fn dispatch(cli: Cli) -> Outcome {
         Verb::InstallService(args) => return service::install(&args),
         Verb::Man(args) => return manual::manual(&args),
         Verb::Complete(args) => return completions::answer(&args),
+        Verb::Doctor(args) => return doctor::doctor(&cli.connecting, &args),
+        Verb::Explain(args) => {
+            let target = || target(&cli.connecting);
+            return explain::explain(target, &args);
+        }
         Verb::Request(Request::Help { verb }) => return help(verb.as_deref()),
-        Verb::Top => None,
-        Verb::Request(request) => Some(request),
+        Verb::Top => return on_a_runtime(top::run(target(&cli.connecting)?)),
+        Verb::Request(request) => request,
     };
     let target = target(&cli.connecting)?;
+    on_a_runtime(perform(target, request))
+}
+
+/// Does it, and waits for nothing else.
+fn on_a_runtime<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
-        .map_err(|e| Failure::new(format!("cannot start: {e}")))?;
-    let outcome = runtime.block_on(async {
-        match request {
-            Some(request) => perform(target, request).await,
-            None => top::run(target).await,
-        }
-    });
+        .map_err(|e| Failure::new("cannot start").cause(e))?;
+    let outcome = runtime.block_on(work);
     // Not waited for: a blocked read of a terminal would keep us here.
     runtime.shutdown_background();
     outcome
@@ -238,7 +193,7 @@ fn help(verb: Option<&str>) -> Outcome {
         None => command.render_help(),
         Some(verb) => match command.find_subcommand_mut(verb) {
             Some(sub) => sub.clone().bin_name(format!("coracle {verb}")).render_help(),
-            None => return Err(Failure::new(format!("there is no command '{verb}'")).hint("`coracle help` lists them")),
+            None => return Err(Failure::no_such_command(&command, verb)),
         },
     };
     print(&text.to_string())
@@ -246,14 +201,18 @@ fn help(verb: Option<&str>) -> Outcome {
 
 /// `tcp://ADDRESS:PORT` (or without `tcp://`), `unix:PATH`, `tls://NAME:PORT`; without any, the user's own daemon.
 fn target(args: &Connecting) -> Result<Target, Failure> {
-    let state_dir =
-        || std::env::var_os("CORACLE_STATE_DIR").map(PathBuf::from).or_else(crate::config::state_dir_default);
-    let token = args.token_file.clone().or_else(|| state_dir().map(|directory| token::path(&directory)));
+    let set = std::env::var_os("CORACLE_STATE_DIR").map(PathBuf::from);
+    target_of(args, set.or_else(crate::config::state_dir_default).as_deref())
+}
+
+/// As [`target()`], for the daemon of this state directory.
+fn target_of(args: &Connecting, state_dir: Option<&Path>) -> Result<Target, Failure> {
+    let token = args.token_file.clone().or_else(|| state_dir.map(token::path));
     let Some(host) = args.host.as_deref() else {
         let address = ADDRESS_DEFAULT.parse().map_err(|e| Failure::new(format!("{ADDRESS_DEFAULT}: {e}")))?;
         #[cfg(unix)]
-        let target = match state_dir() {
-            Some(directory) => Target::own(crate::transport::socket_path(&directory), address),
+        let target = match state_dir {
+            Some(directory) => Target::own(crate::transport::socket_path(directory), address),
             None => Target::tcp(address),
         };
         #[cfg(not(unix))]
@@ -281,6 +240,14 @@ fn target(args: &Connecting) -> Result<Target, Failure> {
 }
 
 async fn perform(target: Target, request: Request) -> Outcome {
+    let about = About::of(&request);
+    match ask(target.clone(), request).await {
+        Err(failure) if failure.refused.is_some() => Err(advice::advise(target, failure, &about).await),
+        outcome => outcome,
+    }
+}
+
+async fn ask(target: Target, request: Request) -> Outcome {
     let args = match request {
         Request::Run(args) => return run::run(target, *args).await,
         request => request,
@@ -331,6 +298,7 @@ async fn perform(target: Target, request: Request) -> Outcome {
         Request::Logs(args) => streams::logs(&mut client, &args).await,
         Request::Events(args) => streams::events(&mut client, &args).await,
         Request::Put(args) => put(&mut client, &args).await,
+        Request::Get(args) => explain::get(&mut client, &args.name).await,
         Request::Hello => {
             let hello: Value = client.request(&["hello"]).await?;
             print_json(&hello)
@@ -371,19 +339,30 @@ async fn each<T: serde::de::DeserializeOwned>(
 ) -> Outcome {
     let mut code = 0;
     let results = client.each::<T>(words, names).await?;
+    let unknown = |result: &Result<T, ClientError>| {
+        result.as_ref().err().and_then(ClientError::code).is_some_and(|code| code == Code::NotFound)
+    };
+    let known = if results.iter().any(unknown) { advice::instances(client).await } else { vec![] };
     for (name, result) in names.iter().zip(results) {
         match result {
             Ok(value) => {
                 print(&line(name, value)?)?;
             }
             Err(error) => {
-                let failure = Failure::from(error);
-                complain(&failure);
+                complain(&advised(words, name, error.into(), &known));
                 code = FAILED;
             }
         }
     }
     Ok(code)
+}
+
+fn advised(words: &[&str], name: &str, failure: Failure, known: &[String]) -> Failure {
+    match (failure.refused, words.first()) {
+        (Some(Code::NotFound), _) => advice::of_unknown(failure, name, known),
+        (Some(Code::Busy), Some(&"rm")) => failure.hint(format!("coracle rm -f {name}")),
+        _ => failure,
+    }
 }
 
 async fn put(client: &mut Client, args: &PutArgs) -> Outcome {

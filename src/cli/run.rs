@@ -1,9 +1,10 @@
 //! `coracle run`: attached, it is a program like any other: its output, its input, its exit code.
 
 use super::daemon::Signals;
+use super::failure::{Failure, complain};
 use super::file::{self, ModuleFile};
 use super::progress::Progress;
-use super::{FAILED, Failure, Outcome, background, complain, print, say, show, watch as watching};
+use super::{FAILED, Outcome, background, print, say, show, watch as watching};
 use crate::client::{Client, Next, Receiver, Sender, Target};
 use crate::model::name::Name;
 use crate::model::reply::{InstanceView, StreamEvent};
@@ -25,7 +26,7 @@ pub(super) async fn run(target: Target, mut args: RunArgs) -> Outcome {
     resolve_environment(&mut args)?;
     for mount in args.volume.iter_mut().chain(&mut args.dir) {
         // The daemon has a directory of its own to begin at.
-        let path = std::path::absolute(&mount.host).map_err(|e| Failure::new(format!("{}: {e}", mount.host)))?;
+        let path = std::path::absolute(&mount.host).map_err(|e| Failure::new(mount.host.clone()).cause(e))?;
         mount.host = path.to_str().ok_or_else(|| Failure::new(format!("{} is not UTF-8", path.display())))?.to_owned();
     }
     let mut client = match args.no_autostart {
@@ -59,7 +60,7 @@ pub(super) async fn run(target: Target, mut args: RunArgs) -> Outcome {
 fn resolve_environment(args: &mut RunArgs) -> Result<(), Failure> {
     let mut entries = Vec::new();
     for path in std::mem::take(&mut args.env_file) {
-        let text = std::fs::read_to_string(&path).map_err(|e| Failure::new(format!("cannot read {path}: {e}")))?;
+        let text = std::fs::read_to_string(&path).map_err(|e| Failure::new(format!("cannot read {path}")).cause(e))?;
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
         entries.extend(lines.map(str::to_owned));
     }
@@ -77,7 +78,7 @@ fn resolve_environment(args: &mut RunArgs) -> Result<(), Failure> {
 
 async fn attached(target: Target, mut client: Client, args: &RunArgs) -> Outcome {
     // Before the run is asked for, or a signal right behind that would end this program and leave the run to itself.
-    let mut signals = Signals::new().map_err(|e| Failure::new(format!("cannot listen for signals: {e}")))?;
+    let mut signals = Signals::new().map_err(|e| Failure::new("cannot listen for signals").cause(e))?;
     client.send(&args.words()).await?;
     let (receiver, sender) = client.split();
     // The name once the run exists: what Ctrl-C has to stop.
@@ -184,11 +185,42 @@ fn told(view: &InstanceView) -> u8 {
         say(&format!("'{}' ended with {code} and runs again (--restart {})", view.name, view.restart));
         return code;
     }
-    if view.state != "exited" && view.reason.as_deref() != Some("stop") {
-        let why = view.message.as_deref().or(view.reason.as_deref()).unwrap_or_default();
-        complain(&Failure { message: format!("'{}' {}: {why}", view.name, view.state), hint: None, code });
+    let why = view.message.as_deref();
+    if view.state == "exited" {
+        // What it was refused is what it mostly failed for.
+        if let Some(why) = why.filter(|_| code != 0) {
+            say(&format!("'{}' ended with {code}; {why}", view.name));
+        }
+    } else if view.reason.as_deref() != Some("stop") {
+        let why = why.or(view.reason.as_deref()).unwrap_or_default();
+        let mut failure = Failure::new(format!("'{}' {}: {why}", view.name, view.state));
+        failure.hints = hints(view);
+        complain(&failure);
     }
     code
+}
+
+/// What helps against an end like this one.
+fn hints(view: &InstanceView) -> Vec<String> {
+    const MIB: usize = 1 << 20;
+    let why = view.message.as_deref().unwrap_or_default();
+    let mut hints = vec![];
+    if why.contains("(-m)") {
+        let more = view.memory_bytes_max.saturating_mul(2).div_ceil(MIB);
+        hints.push(format!("give it more memory, such as -m {more}m"));
+    }
+    match view.reason.as_deref() {
+        Some("timeout") => hints.push("give it more time: --timeout TIME".to_owned()),
+        Some("cpu-time") => hints.push("give it more processor time: --cpu-time TIME".to_owned()),
+        _ => {}
+    }
+    let by_itself = matches!(view.state.as_str(), "trapped" | "timed-out" | "killed" | "failed" | "lost")
+        && view.reason.as_deref() != Some("kill");
+    // With --rm it is gone by now.
+    if by_itself && !view.remove {
+        hints.push(format!("coracle logs {0} shows what it printed, coracle inspect {0} how it ended", view.name));
+    }
+    hints
 }
 
 /// Standard input to the guest, until its end or ours.

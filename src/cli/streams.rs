@@ -1,7 +1,8 @@
 //! `coracle logs` and `coracle events`: streams that go on until their end, or for as long as somebody looks.
 
+use super::failure::Failure;
 use super::terminal::{self, Look};
-use super::{Failure, Outcome, print, quiet_if_closed, say, show, template_lines, again};
+use super::{Outcome, again, print, quiet_if_closed, say, show, template_lines};
 use crate::client::{Client, Next};
 use crate::model::escape;
 use crate::model::event::EventView;

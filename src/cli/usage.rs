@@ -6,7 +6,7 @@ use super::colour::Paint;
 use super::show::{size, span};
 use super::table::{Cell, Column, table};
 use super::terminal::{self, Look};
-use super::{Outcome, print, print_json, template_lines, again};
+use super::{Outcome, again, print, print_json, template_lines};
 use crate::client::Client;
 use crate::model::request::{OutputFormat, StatsArgs};
 use crate::model::stats::{DaemonStats, InstanceStats, Sample};

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 /// Descriptors of code that instances run: wasmtime keeps the file of mapped code open, for each of its engines.
-const DESCRIPTORS_CODE: usize = 2;
+pub(super) const DESCRIPTORS_CODE: usize = 2;
 /// And of its directory, lent and opened.
 const DESCRIPTORS_DIRECTORY: usize = 2;
 /// Descriptors that it takes to count what is in the directory of an instance. That is before its guest has opened anything.
@@ -31,7 +31,7 @@ const DESCRIPTORS_REMOVAL: usize = 4;
 /// and what the tasks of restart policies open before a run is charged for it.
 const DESCRIPTORS_REST: usize = 256;
 /// Entries of the memory map that are kept back: code, heaps, stacks of threads.
-const MAPS_KEPT: usize = 8_192;
+pub(super) const MAPS_KEPT: usize = 8_192;
 /// Memories that fit the 47 bits of addresses of a process with 4 GiB for each, and a fifth of the room left over.
 const MEMORIES_OF_ADDRESSES: usize = 26_000;
 /// `vm.max_map_count` where it cannot be read.
@@ -181,12 +181,12 @@ impl Account {
 }
 
 /// Descriptors of an instance that opens what it may, but for those of its code.
-fn most_files(handles_max: usize) -> usize {
+pub(super) fn most_files(handles_max: usize) -> usize {
     handles_max.max(DESCRIPTORS_COUNT).saturating_add(DESCRIPTORS_DIRECTORY)
 }
 
 /// Descriptors that are kept back for the daemon itself, at the most that it could need at one time.
-fn descriptors_kept(limits: &Limits, compilers: usize) -> usize {
+pub(super) fn descriptors_kept(limits: &Limits, compilers: usize) -> usize {
     [
         limits.connections_max.saturating_mul(DESCRIPTORS_CONNECTION),
         compilers.saturating_mul(DESCRIPTORS_COMPILER),
@@ -215,7 +215,7 @@ fn descriptors() -> usize {
 }
 
 /// Entries that this process's memory map may have (proc_sys_vm(5), `max_map_count`).
-fn maps() -> usize {
+pub(super) fn maps() -> usize {
     if !cfg!(target_os = "linux") {
         return usize::MAX;
     }

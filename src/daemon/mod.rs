@@ -3,6 +3,7 @@
 
 mod attachment;
 mod budget;
+pub(crate) mod checkup;
 pub mod clock;
 mod compile;
 mod digest;
@@ -33,7 +34,7 @@ pub use events::{Followed, Follower};
 pub use live::Done;
 pub use logs::{Log, Query, Read, Reader};
 pub use metrics::{Metrics, Turned, Way};
-pub use modules::Upload;
+pub use modules::{OpenModule, Upload};
 pub use stats::Samples;
 pub use supervisor::Supervisor;
 pub use views::Pages;

@@ -14,7 +14,7 @@ use crate::daemon::instance_task::Task;
 use crate::daemon::live::{Control, Done, Live, Why};
 use crate::daemon::logs::Logs;
 use crate::daemon::metrics::Metrics;
-use crate::daemon::modules::{Loaded, Modules, Upload};
+use crate::daemon::modules::{Loaded, Modules, OpenModule, Upload};
 use crate::daemon::mounts::{Mounted, Mounts};
 use crate::daemon::scheduler::Scheduler;
 use crate::daemon::store::{Change, Store, Ticket};
@@ -592,6 +592,15 @@ impl Supervisor {
     /// Every module that can be run.
     pub async fn modules(&self) -> Vec<ModuleView> {
         self.0.modules.list().await
+    }
+
+    /// Opens a module, to be sent.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoModule`], [`Error::BadModule`], [`Error::Limit`], [`Error::Io`].
+    pub async fn open_module(&self, name: &Name) -> Result<OpenModule> {
+        self.0.modules.open_content(name).await
     }
 
     /// How many times a module was compiled so far.

@@ -5,8 +5,8 @@
 mod compile;
 mod configuration;
 mod disk;
-mod gauges;
 mod facts;
+mod gauges;
 mod pool;
 mod precompiled;
 mod program;
@@ -21,8 +21,8 @@ pub(crate) mod unroll;
 
 pub use compile::{Compiler, NotCompiled};
 pub use disk::{DiskBudget, Floor, Scan, Usage};
-pub use gauges::Gauges;
 pub use facts::facts;
+pub use gauges::Gauges;
 pub use program::{Code, Needs, NotLoaded, Program, Reach};
 pub use run::run;
 pub use sandbox::{MemoryBudget, Sandbox};

@@ -16,7 +16,7 @@ const DEVICE_STEMS: [&str; 4] = ["con", "prn", "aux", "nul"];
 
 /// Verbs of the protocol and words of the command line, present and to come: a name that reads like one makes a typing slip
 /// run something. `hello` is left out on purpose: it is the first module anybody runs (`run hello`).
-const VERBS: [&str; 30] = [
+const VERBS: [&str; 31] = [
     "run",
     "stop",
     "list",
@@ -32,6 +32,7 @@ const VERBS: [&str; 30] = [
     "events",
     "prune",
     "put",
+    "get",
     "modules",
     "forget",
     "ping",

@@ -56,6 +56,8 @@ pub enum Reply {
     LogsEnd(LogView),
     /// `put` is done.
     Stored(ModuleView),
+    /// The end of `get`.
+    Content(ContentView),
     /// `modules`.
     Modules(Vec<ModuleView>),
     /// `limits`.
@@ -102,6 +104,17 @@ pub struct ModuleView {
     pub bytes: u64,
     /// SHA-256 of its bytes in hex; absent for a file that nobody has run yet.
     pub digest: Option<String>,
+}
+
+/// What was sent of a module.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContentView {
+    /// Its name.
+    pub name: Name,
+    /// How many bytes there were.
+    pub bytes: u64,
+    /// Whether they are WebAssembly text.
+    pub text: bool,
 }
 
 /// How the log of an instance stands.
@@ -270,7 +283,7 @@ impl Reply {
             Reply::Removed(name) => format!("Container '{name}' removed\n"),
             Reply::Pruned(names) => dotted(names.iter().map(Name::as_str)),
             Reply::Inspected(view) => dotted(json_pretty(view).lines()),
-            Reply::LogsEnd(_) | Reply::EventsEnd(_) => ".\n".to_owned(),
+            Reply::LogsEnd(_) | Reply::EventsEnd(_) | Reply::Content(_) => ".\n".to_owned(),
             Reply::Stored(module) => {
                 let digest = module.digest.as_deref().unwrap_or_default();
                 format!("Module '{}' stored ({} bytes, sha256 {digest})\n", module.name, module.bytes)
@@ -313,6 +326,7 @@ impl Reply {
             Reply::Inspected(view) => json!(view),
             Reply::Pruned(names) => json!({ "removed": names }),
             Reply::EventsEnd(seq) => json!({ "newest": seq }),
+            Reply::Content(view) => json!(view),
             Reply::NeverStarted(name) => json!({ "name": name, "state": "never-started" }),
             Reply::Removed(name) => json!({ "removed": name }),
             Reply::LogsEnd(view) => json!(view),

@@ -46,6 +46,8 @@ pub enum Request {
     Events(EventsArgs),
     /// Store a module with the daemon
     Put(PutArgs),
+    /// Print the bytes of a module
+    Get(GetArgs),
     /// List the modules that can be run
     Modules(ModulesArgs),
     /// Forget stored modules
@@ -256,6 +258,14 @@ pub fn parse_size(s: &str) -> Result<usize, String> {
     usize::try_from(bytes).map_err(|_| bad())
 }
 
+/// Arguments of `get`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct GetArgs {
+    /// The module
+    #[arg(value_name = "NAME")]
+    pub name: String,
+}
+
 /// Parses a number from 1 to `MAX`.
 ///
 /// # Errors
@@ -371,9 +381,9 @@ fn usage_error(verb: &str, e: &clap::Error) -> Error {
 
 impl Request {
     /// Every verb, in the order of `help`.
-    pub const VERBS: [&str; 21] = [
-        "run", "stop", "kill", "restart", "list", "wait", "rm", "prune", "logs", "inspect", "stats", "events", "put", "modules",
-        "forget", "limits", "hello", "ping", "format", "auth", "shutdown",
+    pub const VERBS: [&str; 22] = [
+        "run", "stop", "kill", "restart", "list", "wait", "rm", "prune", "logs", "inspect", "stats", "events", "put",
+        "get", "modules", "forget", "limits", "hello", "ping", "format", "auth", "shutdown",
     ];
 
     /// The verb.
@@ -391,6 +401,7 @@ impl Request {
             Request::Inspect(_) => "inspect",
             Request::Events(_) => "events",
             Request::Put(_) => "put",
+            Request::Get(_) => "get",
             Request::Modules(_) => "modules",
             Request::Forget(_) => "forget",
             Request::Limits(_) => "limits",
@@ -544,7 +555,7 @@ mod tests {
         let Parsed::Help(text) = all else { panic!() };
         for verb in [
             "run", "stop", "list", "kill", "restart", "wait", "rm", "prune", "logs", "inspect", "stats", "events",
-            "put", "modules", "forget", "limits", "hello", "ping", "format", "auth", "help", "shutdown",
+            "put", "get", "modules", "forget", "limits", "hello", "ping", "format", "auth", "help", "shutdown",
         ] {
             assert!(text.contains(verb), "{verb} is not in: {text}");
             assert!(matches!(parse(&["help".into(), verb.into()]), Ok(Parsed::Help(_))));

@@ -25,6 +25,7 @@ mod disk;
 mod escape;
 mod events;
 mod examples;
+mod explain;
 mod fair;
 mod faults;
 #[cfg(unix)]

@@ -76,7 +76,7 @@ fn every_exit_code_and_every_verb_has_its_line() {
         assert!(readme.contains(&format!("| {code} |")), "{code}");
     }
     let protocol = std::fs::read_to_string(source().join("docs/protocol.md")).unwrap();
-    let verbs = "run stop kill restart list wait rm prune logs inspect stats events put modules forget limits hello ping format help \
+    let verbs = "run stop kill restart list wait rm prune logs inspect stats events put get modules forget limits hello ping format help \
                  shutdown";
     for verb in verbs.split_whitespace() {
         assert!(

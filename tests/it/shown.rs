@@ -180,8 +180,10 @@ async fn a_refusal_and_an_end_are_one_line() {
     assert_eq!(err, format!("coracle: 'web' ended with 3 and runs again (--restart {SHOWN})\n"));
     // No JSON at all.
     let (code, out, err) = Impostor::answering(format!("{HOSTILE}\n").into_bytes()).await.cli.run(&["ping"]).await;
-    assert!(code == 125 && out.is_empty() && err.lines().count() == 1 && !acts(&err), "{err:?}");
-    assert!(err.ends_with(": a\\x1b[2J\\x7f\\x9b\\u{202e}\\u{2028}\\u{feff}\\r\n"), "{err}");
+    assert!(code == 125 && out.is_empty() && !acts(&err), "{err:?}");
+    let (told, hint) = err.split_once('\n').unwrap();
+    assert!(told.ends_with(": a\\x1b[2J\\x7f\\x9b\\u{202e}\\u{2028}\\u{feff}\\r"), "{err}");
+    assert_eq!(hint, "hint: `coracle doctor` looks what is there\n");
 }
 
 #[tokio::test(flavor = "multi_thread")]

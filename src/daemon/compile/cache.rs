@@ -183,6 +183,45 @@ impl Cache {
     }
 }
 
+/// What is kept in a directory, by whoever looks at it from outside.
+#[derive(Debug, Default)]
+pub(crate) struct Looked {
+    /// Files of ours.
+    pub(crate) files: usize,
+    /// Of those, what is not what was written.
+    pub(crate) damaged: Vec<PathBuf>,
+    /// Of those, what was not read: it would have been too much.
+    pub(crate) left_out: usize,
+}
+
+/// Compares the files of a directory with their names, and changes nothing. At most `bytes_max` bytes are read.
+///
+/// # Errors
+///
+/// The directory cannot be read.
+pub(crate) fn look(directory: &Path, bytes_max: u64) -> std::io::Result<Looked> {
+    let (mut looked, mut left) = (Looked::default(), bytes_max);
+    for entry in std::fs::read_dir(directory)?.flatten() {
+        let name = entry.file_name();
+        let Some((_, sha256)) = name.to_str().and_then(parse) else { continue };
+        // A daemon may have removed it since.
+        let Ok(meta) = entry.path().symlink_metadata() else { continue };
+        looked.files += 1;
+        if !meta.is_file() {
+            looked.damaged.push(entry.path());
+        } else if meta.len() > left {
+            looked.left_out += 1;
+        } else {
+            left -= meta.len();
+            let Ok(file) = File::open(entry.path()) else { continue };
+            if digest::of(&file).is_ok_and(|(digest, _)| digest != sha256) {
+                looked.damaged.push(entry.path());
+            }
+        }
+    }
+    Ok(looked)
+}
+
 /// Key and digest of a file's name.
 fn parse(name: &str) -> Option<(&str, &str)> {
     let (key, sha256) = name.strip_suffix(EXTENSION)?.split_once('-')?;

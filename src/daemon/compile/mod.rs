@@ -3,7 +3,7 @@
 //! Nothing is compiled in this process. [`places`] says whose turn it is, [`child`] runs the compiler, [`cache`] keeps what it
 //! made; the engine maps that. Memory for compilers is bounded by their number times `--compile-memory`.
 
-mod cache;
+pub(super) mod cache;
 mod child;
 mod places;
 

@@ -97,7 +97,7 @@ impl Modules {
         if bytes > max {
             return Err(self.too_large());
         }
-        let text = path.extension().is_some_and(|e| e == "wat");
+        let text = is_text(path);
         let content = Content { digest: digest.into(), text };
         let mut state = self.lock();
         if stamp.is_settled() {
@@ -107,6 +107,11 @@ impl Modules {
         }
         Ok(content)
     }
+}
+
+/// Whether a file of a `--modules` directory is WebAssembly text: its name says so.
+pub(super) fn is_text(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e == "wat")
 }
 
 /// Opens a file without waiting for a writer of a FIFO, and refuses everything that is not a regular file.

@@ -6,9 +6,11 @@
 
 mod files;
 mod listing;
+mod reading;
 mod upload;
 
 use files::{Stamp, open_regular, read_error};
+pub use reading::OpenModule;
 use upload::Place;
 pub use upload::Upload;
 
@@ -19,6 +21,7 @@ use crate::daemon::workspace::Workspaces;
 use crate::daemon::{blocking, hex};
 use crate::engine::{Engine, Program};
 use crate::error::{Error, Result};
+use crate::model::alike;
 use crate::model::exposition::{Exposition, Kind};
 use crate::model::name::Name;
 use crate::model::reply::ModuleView;
@@ -278,15 +281,9 @@ impl Modules {
     }
 
     async fn hint(&self, name: &Name) -> String {
-        const ALIKE: f64 = 0.75;
         let known = self.list().await;
-        let best = known
-            .iter()
-            .map(|view| (strsim::jaro_winkler(view.name.as_str(), name.as_str()), &view.name))
-            .filter(|(alike, _)| *alike >= ALIKE)
-            .max_by(|a, b| a.0.total_cmp(&b.0));
-        match best {
-            Some((_, known)) => format!(" (did you mean '{known}'?)"),
+        match alike::closest(name.as_str(), known.iter().map(|view| view.name.as_str())) {
+            Some(known) => format!(" (did you mean '{known}'?)"),
             None => " (`modules` lists those that there are)".to_owned(),
         }
     }

@@ -4,7 +4,7 @@
 //! that was answered survives the death of the daemon, and one that has to come back also that of the machine.
 
 mod rows;
-mod schema;
+pub(super) mod schema;
 mod writer;
 
 use crate::config::{Durability, Limits, fixed};

@@ -90,34 +90,14 @@ pub(super) fn path(directory: &Path) -> PathBuf {
 /// is left as it is. [`Error::Io`].
 pub(super) fn open(directory: &Path) -> Result<Connection> {
     let path = path(directory);
-    let refuse = |why: &str| {
-        Error::Denied(format!(
-            "{} {why}; move it away or give another --state-dir (it was left as it is)",
-            path.display()
-        ))
-    };
-    let failed = |e: rusqlite::Error| match e.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::NotADatabase | rusqlite::ErrorCode::DatabaseCorrupt) => {
-            refuse("is damaged or no database")
-        }
-        _ => {
-            // SQLite quotes what it was asked to do, which may be a page.
-            let text = e.to_string();
-            Error::io(format!("cannot open {}", path.display()), &text.lines().next().unwrap_or_default())
-        }
-    };
+    let (refuse, failed) = (|why: &str| refusal(&path, why), |e: rusqlite::Error| failure(&path, &e));
     match path.symlink_metadata() {
         Ok(meta) if !meta.is_file() => return Err(refuse("is not a file")),
         Ok(meta) if meta.len() == 0 => return Err(refuse("is empty")),
         Ok(_) => {}
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             if let Some(left) = left_behind(directory) {
-                return Err(Error::Denied(format!(
-                    "{} is missing, but there is {}; put it back (docs/operations.md), or give another --state-dir: a new \
-                     one has none of that",
-                    path.display(),
-                    left.display()
-                )));
+                return Err(missing(&path, &left));
             }
             make(directory).map_err(failed)?;
         }
@@ -126,6 +106,45 @@ pub(super) fn open(directory: &Path) -> Result<Connection> {
     let mut connection =
         Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)
             .map_err(failed)?;
+    let version = recognise(&connection, &path)?;
+    connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
+    // An operator's shell may hold it for a moment.
+    connection.busy_timeout(Duration::from_secs(1)).map_err(failed)?;
+    // Values of environments do not stay in what is free. FAST would leave whole pages as they are, and a long value has some.
+    connection.pragma_update(None, "secure_delete", "ON").map_err(failed)?;
+    migrate(&mut connection, version).map_err(failed)?;
+    Ok(connection)
+}
+
+fn missing(path: &Path, left: &Path) -> Error {
+    Error::Denied(format!(
+        "{} is missing, but there is {}; put it back (docs/operations.md), or give another --state-dir: a new one has none of \
+         that",
+        path.display(),
+        left.display()
+    ))
+}
+
+fn refusal(path: &Path, why: &str) -> Error {
+    Error::Denied(format!("{} {why}; move it away or give another --state-dir (it was left as it is)", path.display()))
+}
+
+fn failure(path: &Path, e: &rusqlite::Error) -> Error {
+    match e.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::NotADatabase | rusqlite::ErrorCode::DatabaseCorrupt) => {
+            refusal(path, "is damaged or no database")
+        }
+        _ => {
+            // SQLite quotes what it was asked to do, which may be a page.
+            let text = e.to_string();
+            Error::io(format!("cannot open {}", path.display()), &text.lines().next().unwrap_or_default())
+        }
+    }
+}
+
+/// The version of a database that is ours and sound.
+fn recognise(connection: &Connection, path: &Path) -> Result<usize> {
+    let (refuse, failed) = (|why: &str| refusal(path, why), |e: rusqlite::Error| failure(path, &e));
     let id: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(failed)?;
     if id != APPLICATION_ID {
         return Err(refuse("is not Coracle's"));
@@ -138,13 +157,55 @@ pub(super) fn open(directory: &Path) -> Result<Connection> {
     if sound != "ok" {
         return Err(refuse("is damaged"));
     }
-    connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
-    // An operator's shell may hold it for a moment.
-    connection.busy_timeout(Duration::from_secs(1)).map_err(failed)?;
-    // Values of environments do not stay in what is free. FAST would leave whole pages as they are, and a long value has some.
-    connection.pragma_update(None, "secure_delete", "ON").map_err(failed)?;
-    migrate(&mut connection, version).map_err(failed)?;
-    Ok(connection)
+    Ok(version)
+}
+
+/// Looks at a database that no daemon has, and changes nothing: its version, and the directories of instances that it knows, at
+/// most `directories_max` of them. None where there is none, as in a new state directory.
+///
+/// # Errors
+///
+/// As [`open`].
+pub(crate) fn look(directory: &Path, directories_max: usize) -> Result<Option<(usize, Vec<PathBuf>)>> {
+    let path = path(directory);
+    match path.symlink_metadata() {
+        Ok(meta) if !meta.is_file() => return Err(refusal(&path, "is not a file")),
+        Ok(meta) if meta.len() == 0 => return Err(refusal(&path, "is empty")),
+        Ok(_) => {}
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            return left_behind(directory).map_or(Ok(None), |left| Err(missing(&path, &left)));
+        }
+        Err(e) => return Err(Error::io(format!("cannot look at {}", path.display()), &e)),
+    }
+    let failed = |e: rusqlite::Error| failure(&path, &e);
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    // Without a log it is whole by itself, and read without a lock or a file of SQLite's beside it (uri.html, `immutable`).
+    let alone = log_path(directory).metadata().map_or(true, |meta| meta.len() == 0);
+    let connection = match alone {
+        true => Connection::open_with_flags(immutable(&path), flags | OpenFlags::SQLITE_OPEN_URI),
+        false => Connection::open_with_flags(&path, flags),
+    };
+    let connection = connection.map_err(failed)?;
+    let version = recognise(&connection, &path)?;
+    let known = || {
+        let mut asked = connection.prepare("SELECT path FROM workspace LIMIT ?1")?;
+        let rows =
+            asked.query_map([i64::try_from(directories_max).unwrap_or(i64::MAX)], |row| row.get::<_, String>(0))?;
+        rows.map(|path| path.map(PathBuf::from)).collect::<rusqlite::Result<Vec<_>>>()
+    };
+    Ok(Some((version, known().map_err(failed)?)))
+}
+
+/// A path as a URI of SQLite's.
+fn immutable(path: &Path) -> String {
+    let mut uri = "file:".to_owned();
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'_' | b'-' => uri.push(char::from(*byte)),
+            byte => uri.push_str(&format!("%{byte:02x}")),
+        }
+    }
+    uri + "?immutable=1"
 }
 
 /// The first write, after everything was read and found right.

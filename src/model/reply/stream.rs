@@ -29,6 +29,11 @@ pub enum StreamEvent {
         /// How many.
         bytes: u64,
     },
+    /// A piece of a module's bytes, in base64.
+    Content {
+        /// The piece.
+        base64: String,
+    },
     /// A slow reader missed this much of the log.
     Dropped {
         /// How many bytes.

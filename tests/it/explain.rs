@@ -1,0 +1,167 @@
+//! What the command line says before and after something goes wrong: `explain`, `doctor`, suggestions.
+
+use crate::support::{Cli, Foreground, Harness, guests, source};
+use serde_json::Value;
+
+/// What `explain` says of a module, as JSON, with its exit code.
+async fn explained(cli: &Cli, module: &str) -> (i32, Value) {
+    let (code, out, err) = cli.run(&["explain", "--format", "json", module]).await;
+    (code, serde_json::from_str(&out).unwrap_or_else(|e| panic!("{module}: {e}: {out} {err}")))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn explain_says_of_each_guest_what_a_run_says() {
+    let daemon = Harness::start().await;
+    let cli = Cli::of(&daemon);
+    let mut seen = 0;
+    for entry in std::fs::read_dir(guests()).unwrap() {
+        let path = entry.unwrap().path();
+        let path = path.to_str().unwrap();
+        let (code, report) = explained(&cli, path).await;
+        let (put, _, err) = cli.run(&["put", "--name", &format!("m{seen}"), path]).await;
+        assert_eq!(report["runs"], put == 0, "{path}: {report} {err}");
+        assert_eq!(code, if put == 0 { 0 } else { 126 }, "{path}");
+        seen += 1;
+    }
+    assert!(seen > 60, "{seen}");
+    for name in ["hello", "clock", "spin"] {
+        let (code, report) = explained(&cli, name).await;
+        assert_eq!(
+            (code, &report["runs"], &report["command"]),
+            (0, &true.into(), &format!("coracle run {name}").into())
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_module_is_told_alike_by_explain_and_run() {
+    let daemon = Harness::start().await;
+    let cli = Cli::of(&daemon);
+    for (text, why) in [
+        ("(module (import \"env\" \"emscripten_memcpy_js\" (func)) (func (export \"_start\")))", "Emscripten"),
+        ("(module (import \"wbg\" \"__wbindgen_throw\" (func)))", "wasm-bindgen"),
+        ("(module (import \"gojs\" \"runtime.wasmExit\" (func)))", "Go"),
+        ("(module (import \"wasix_32v1\" \"fd_dup\" (func)) (func (export \"_start\")))", "WASIX"),
+        ("(module (import \"host\" \"f\" (func)) (func (export \"_start\")))", "no flag adds to it"),
+        ("(module (func (export \"_initialize\")))", "it is a library"),
+        ("(component (import \"wasi:http/types@0.2.0\" (instance)))", "no network, and no flag"),
+    ] {
+        let file = cli.directory.path().join("refused.wat");
+        std::fs::write(&file, text).unwrap();
+        let path = file.to_str().unwrap();
+        let (code, report) = explained(&cli, path).await;
+        assert_eq!((code, &report["runs"]), (126, &false.into()), "{text}");
+        assert!(report["why"].as_str().unwrap().contains(why), "{report}");
+        assert!(report["way_out"].is_string(), "{report}");
+        let (code, _, err) = cli.run(&["run", path]).await;
+        assert!(code == 126 && err.contains(why), "{err}");
+        assert!(
+            err.ends_with(&format!("hint: `coracle explain {path}` says what it is, and what it wants\n")),
+            "{err}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_explained_without_a_daemon_and_a_name_by_what_get_sends() {
+    let cli = Cli::alone();
+    let file = source().join("tests/guests/trap.wat");
+    let (code, out, err) = cli.run(&["explain", file.to_str().unwrap()]).await;
+    assert!(code == 0 && out.contains("\nkind      a program of WASI preview 1") && err.is_empty(), "{out} {err}");
+    assert!(out.ends_with(&format!("run it    coracle run {}\n", file.display())), "{out}");
+    let daemon = Harness::start().await;
+    let cli = Cli::of(&daemon);
+    assert_eq!(cli.run(&["put", "--name", "stored", file.to_str().unwrap()]).await.0, 0);
+    let got = cli.run(&["get", "stored"]).await;
+    assert_eq!(got, (0, std::fs::read_to_string(&file).unwrap(), String::new()));
+    let (code, _, err) = cli.run(&["get", "helo"]).await;
+    assert_eq!((code, err.as_str()), (127, "error: no module named 'helo' (did you mean 'hello'?)\n"));
+    assert!(daemon.raw().await.ask("get hello").await.starts_with("ERR usage get streams events"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slip_is_told_with_what_was_meant() {
+    let daemon = Harness::start().await;
+    let cli = Cli::of(&daemon);
+    assert_eq!(cli.run(&["run", "-d", "--name", "web", "sleep"]).await.0, 0);
+    for (words, told) in [
+        (&["stop", "wbe"][..], "error: no instance named 'wbe' (did you mean 'web'?)\n"),
+        (&["logs", "wbe"], "error: no instance named 'wbe' (did you mean 'web'?)\n"),
+        (&["lst"], "error: there is no command 'lst' (did you mean 'list'?)\nhint: coracle help\n"),
+        (&["help", "lst"], "error: there is no command 'lst' (did you mean 'list'?)\nhint: coracle help\n"),
+        (
+            &["rm", "--forse", "web"],
+            "error: unexpected argument '--forse' found (did you mean '--force'?)\nhint: coracle help rm\n",
+        ),
+        (
+            &["run", "-d", "--name", "web", "sleep"],
+            "error: 'web' is already running; stop it first, or give the new one another name with --name\n\
+             hint: coracle rm -f web, or coracle restart web\n\
+             hint: or give the new one another name: coracle run --name OTHER …\n",
+        ),
+        (
+            &["rm", "web"],
+            "error: 'web' is running; stop it first, or remove it with --force\nhint: coracle rm -f web\n",
+        ),
+    ] {
+        assert_eq!(cli.run(words).await, (125, String::new(), told.to_owned()), "{words:?}");
+    }
+    let (_, _, err) = cli.run(&["run", "-m", "64k", "fill"]).await;
+    assert!(err.contains("(-m)\nhint: give it more memory, such as -m 1m\n"), "{err}");
+}
+
+/// The level of a check of `doctor`.
+async fn checked(cli: &Cli, check: &str) -> (i32, String, String) {
+    let (code, out, err) = cli.run(&["doctor", "--format", "json"]).await;
+    let report: Value = serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out} {err}"));
+    let found = report["checks"].as_array().unwrap().iter().find(|finding| finding["check"] == check);
+    let found = found.unwrap_or_else(|| panic!("no {check}: {report}"));
+    (code, found["level"].as_str().unwrap().to_owned(), format!("{} {}", found["what"], found["todo"]))
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_finds_what_is_broken_and_names_it() {
+    use std::os::unix::fs::PermissionsExt;
+    let mut cli = Cli::alone();
+    std::fs::create_dir(cli.directory.path().join("root")).unwrap();
+    let daemon = Foreground::start(&cli, &["--listen", "127.0.0.1:0"]);
+    cli.address = daemon.address();
+    assert_eq!(cli.run(&["run", "hello"]).await.0, 0);
+    for check in ["daemon", "version", "state", "lock", "database", "token", "compiled", "clock", "root", "directories"]
+    {
+        let (_, level, what) = checked(&cli, check).await;
+        assert_eq!(level, "ok", "{check}: {what}");
+    }
+    assert_eq!(cli.run(&["shutdown"]).await.0, 0);
+    drop(daemon);
+    let at = |name: &str| cli.directory.path().join(name);
+    let mode = |name: &str, mode| std::fs::set_permissions(at(name), PermissionsExt::from_mode(mode)).unwrap();
+    // No daemon, where one was asked for.
+    let (code, level, what) = checked(&cli, "daemon").await;
+    assert!(code == 125 && level == "fail" && what.contains("coracle daemon"), "{what}");
+    assert_eq!(checked(&cli, "database").await.1, "ok", "it is looked at without a daemon");
+    mode("state/token", 0o644);
+    let (_, level, what) = checked(&cli, "token").await;
+    assert!(level == "fail" && what.contains("chmod 600"), "{what}");
+    mode("state/token", 0o600);
+    mode("state", 0o777);
+    let (_, level, what) = checked(&cli, "state").await;
+    assert!(level == "fail" && what.contains("chmod 700"), "{what}");
+    mode("state", 0o700);
+    mode("root", 0o777);
+    let (_, level, what) = checked(&cli, "root").await;
+    assert!(level == "fail" && what.contains("not sticky"), "{what}");
+    mode("root", 0o700);
+    let code = std::fs::read_dir(at("state/compiled")).unwrap().next().unwrap().unwrap().path();
+    std::fs::write(&code, "other").unwrap();
+    let (_, level, what) = checked(&cli, "compiled").await;
+    assert!(level == "warn" && what.contains("damaged"), "{what}");
+    let later = std::time::UNIX_EPOCH + std::time::Duration::from_secs(4_000_000_000);
+    std::fs::File::options().write(true).open(at("state/token")).unwrap().set_modified(later).unwrap();
+    let (_, level, what) = checked(&cli, "clock").await;
+    assert!(level == "warn" && what.contains("2096"), "{what}");
+    std::fs::write(at("state/state.db"), "no database").unwrap();
+    let (_, level, what) = checked(&cli, "database").await;
+    assert!(level == "fail" && what.contains("docs/operations.md"), "{what}");
+}
