@@ -44,7 +44,7 @@ async fn a_refused_module_is_told_alike_by_explain_and_run() {
         ("(module (import \"wasix_32v1\" \"fd_dup\" (func)) (func (export \"_start\")))", "WASIX"),
         ("(module (import \"host\" \"f\" (func)) (func (export \"_start\")))", "no flag adds to it"),
         ("(module (func (export \"_initialize\")))", "it is a library"),
-        ("(component (import \"wasi:http/types@0.2.0\" (instance)))", "no network, and no flag"),
+        ("(component (import \"wasi:http/types@0.2.0\" (instance (export \"f\" (func)))))", "no network, and no flag"),
     ] {
         let file = cli.directory.path().join("refused.wat");
         std::fs::write(&file, text).unwrap();

@@ -89,8 +89,8 @@ pub(super) fn doctor(connecting: &Connecting, args: &DoctorArgs) -> Outcome {
     let state_dir = args.state_dir.clone().or_else(config::state_dir_default);
     let target = target_of(connecting, state_dir.as_deref())?;
     let asked = on_a_runtime(async { Ok(ask(target.clone()).await) })?;
-    let mut findings = vec![reached(&target, connecting.host.is_some(), &asked)];
-    let daemon = asked.ok();
+    let (found, daemon) = reached(&target, connecting.host.is_some(), asked);
+    let mut findings = vec![found];
     if let Some(daemon) = &daemon {
         findings.push(version(&daemon.hello));
     }
@@ -130,40 +130,34 @@ async fn ask(target: Target) -> Result<Daemon, ClientError> {
     }
 }
 
-fn reached(target: &Target, asked_for: bool, asked: &Result<Daemon, ClientError>) -> Finding {
+/// Whether it answers, and what it says of itself.
+fn reached(target: &Target, asked_for: bool, asked: Result<Daemon, ClientError>) -> (Finding, Option<Daemon>) {
     const CHECK: &str = "daemon";
-    match asked {
-        Ok(_) => Finding::ok(CHECK, format!("answers on {target}")),
-        Err(ClientError::Connect { source, .. }) if asked_for => {
+    let error = match asked {
+        Ok(daemon) => return (Finding::ok(CHECK, format!("answers on {target}")), Some(daemon)),
+        Err(error) => error,
+    };
+    let finding = match &error {
+        ClientError::Connect { source, .. } if asked_for => {
             let todo = "start it there (`coracle daemon --listen ADDR`), or look at --host and CORACLE_HOST";
             Finding::fail(CHECK, format!("none answers on {target}: {source}"), todo)
         }
-        Err(ClientError::Connect { source, .. }) => {
+        ClientError::Connect { source, .. } => {
             let todo = "start one with `coracle daemon`, or run something: `coracle run hello` starts one by itself";
             Finding::warn(CHECK, format!("none answers on {target}: {source}"), todo)
         }
-        Err(error) => {
-            let failure = Failure::from(asked_again(error));
-            let todo = failure.hints.first().cloned();
-            let todo = todo.unwrap_or_else(|| "look at the log of the daemon there".to_owned());
-            Finding::fail(CHECK, format!("{target}: {error}"), todo)
+        // Elsewhere `coracle doctor` is the advice.
+        ClientError::Protocol(_) | ClientError::Broken(_) => {
+            let todo = "look who listens there and at the daemon's log, or give another --host";
+            Finding::fail(CHECK, format!("{target}: {}", Failure::from(error).one_line()), todo)
         }
-    }
-}
-
-/// The same error, as far as a hint depends on it: one of the system's cannot be had twice.
-fn asked_again(error: &ClientError) -> ClientError {
-    match error {
-        ClientError::Foreign { to, uid } => ClientError::Foreign { to: to.clone(), uid: *uid },
-        ClientError::Unmapped { to } => ClientError::Unmapped { to: to.clone() },
-        ClientError::Unproved(why) => ClientError::Unproved(why.clone()),
-        ClientError::Credentials(error) => ClientError::Credentials(error.clone()),
-        ClientError::Refused(refusal) => ClientError::Refused(refusal.clone()),
-        // `coracle doctor` would be no advice here.
-        ClientError::Protocol(_) | ClientError::Broken(_) | ClientError::Connect { .. } => {
-            ClientError::Foreign { to: Target::tcp(([127, 0, 0, 1], 0).into()), uid: 0 }
+        _ => {
+            let failure = Failure::from(error);
+            let todo = failure.hints.first().map_or("look at the log of the daemon there", String::as_str);
+            Finding::fail(CHECK, format!("{target}: {}", failure.one_line()), todo)
         }
-    }
+    };
+    (finding, None)
 }
 
 fn version(hello: &Hello) -> Finding {
