@@ -51,8 +51,8 @@ impl Failure {
         [std::slice::from_ref(&self.message), &self.causes].concat().join(": ")
     }
 
-    /// What clap has to say of a command line, without its page of usage.
-    pub(super) fn of_grammar(command: &clap::Command, error: &clap::Error) -> Failure {
+    /// What clap has to say of a command line (its words, without the program), and not its page of usage.
+    pub(super) fn of_grammar(command: &clap::Command, words: &[String], error: &clap::Error) -> Failure {
         let text = error.render().to_string();
         // What is wrong comes first, in one paragraph.
         let lines: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
@@ -70,8 +70,10 @@ impl Failure {
         let usage = error.get(ContextKind::Usage).map(ToString::to_string).unwrap_or_default();
         let usage = usage.lines().next().unwrap_or_default().trim_start_matches("Usage: ");
         let failure = Failure::new(format!("{what}{}", meant.unwrap_or_default()));
-        // `coracle VERB …`
+        // `coracle VERB …`; of a bad value clap does not say where.
         let verb = usage.split_whitespace().nth(1).filter(|word| command.find_subcommand(word).is_some());
+        let verb =
+            verb.or_else(|| words.iter().map(String::as_str).find(|word| command.find_subcommand(word).is_some()));
         match (error.kind(), verb) {
             (ErrorKind::MissingRequiredArgument, Some(_)) => failure.hint(usage),
             (_, Some(verb)) => failure.hint(format!("coracle help {verb}")),

@@ -22,7 +22,11 @@ pub(super) struct ModuleFile {
 
 /// Whether a MODULE of the command line means a file.
 pub(super) fn is_path(module: &str) -> bool {
-    module.contains(['/', '\\']) || module.ends_with(".wasm") || module.ends_with(".wat")
+    // `.` is no name; whoever runs it means the directory, and is told what is in it.
+    matches!(module, "." | "..")
+        || module.contains(['/', '\\'])
+        || module.ends_with(".wasm")
+        || module.ends_with(".wat")
 }
 
 impl ModuleFile {

@@ -133,7 +133,8 @@ fn unparsed(error: &clap::Error) -> u8 {
             if error.use_stderr() { FAILED } else { 0 }
         }
         _ => {
-            complain(&Failure::of_grammar(&command(), error));
+            let words: Vec<String> = std::env::args_os().skip(1).filter_map(|word| word.into_string().ok()).collect();
+            complain(&Failure::of_grammar(&command(), &words, error));
             FAILED
         }
     }

@@ -21,6 +21,12 @@ async fn explain_says_of_each_guest_what_a_run_says() {
         let (put, _, err) = cli.run(&["put", "--name", &format!("m{seen}"), path]).await;
         assert_eq!(report["runs"], put == 0, "{path}: {report} {err}");
         assert_eq!(code, if put == 0 { 0 } else { 126 }, "{path}");
+        if put == 0 {
+            // Accepted: the module is compiled, checked and linked by then.
+            let ran = cli.run(&["run", "-d", "--name", &format!("r{seen}"), &format!("m{seen}")]).await;
+            assert_eq!(ran.0, 0, "{path}: {ran:?}");
+            assert_eq!(cli.run(&["rm", "-f", &format!("r{seen}")]).await.0, 0, "{path}");
+        }
         seen += 1;
     }
     assert!(seen > 60, "{seen}");

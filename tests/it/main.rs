@@ -34,6 +34,7 @@ mod lifecycle;
 mod limits;
 mod logs;
 mod manual;
+mod messages;
 mod metrics;
 mod modules;
 mod mounts;
