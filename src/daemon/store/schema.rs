@@ -149,7 +149,7 @@ fn recognise(connection: &Connection, path: &Path) -> Result<usize> {
     if id != APPLICATION_ID {
         return Err(refuse("is not Coracle's"));
     }
-    let version = version(&connection).map_err(failed)?;
+    let version = version(connection).map_err(failed)?;
     if version > VERSION {
         return Err(refuse("was written by a newer Coracle"));
     }
