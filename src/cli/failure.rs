@@ -75,7 +75,7 @@ impl Failure {
         let verb =
             verb.or_else(|| words.iter().map(String::as_str).find(|word| command.find_subcommand(word).is_some()));
         match (error.kind(), verb) {
-            (ErrorKind::MissingRequiredArgument, Some(_)) => failure.hint(usage),
+            (ErrorKind::MissingRequiredArgument, Some(verb)) => failure.hint(usage_of(command, verb)),
             (_, Some(verb)) => failure.hint(format!("coracle help {verb}")),
             (_, None) => failure.hint("coracle help"),
         }
@@ -88,6 +88,13 @@ impl Failure {
         let meant = alike::closest(word, words).map(|meant| format!(" (did you mean '{meant}'?)"));
         Failure::new(format!("there is no command '{word}'{}", meant.unwrap_or_default())).hint("coracle help")
     }
+}
+
+/// How a verb is used, in one line. The usage in an error repeats what was given, and what a variable gave.
+fn usage_of(command: &clap::Command, verb: &str) -> String {
+    let Some(command) = command.find_subcommand(verb) else { return format!("coracle help {verb}") };
+    let usage = command.clone().bin_name(format!("coracle {verb}")).render_usage().to_string();
+    usage.trim_start_matches("Usage: ").lines().next().unwrap_or_default().to_owned()
 }
 
 impl From<ClientError> for Failure {

@@ -31,8 +31,8 @@ async fn a_bad_command_line_is_told_in_two_lines_with_where_to_look() {
         (&["run", "--timeout", "abc", "x"], "'abc' is not a duration; try 30s", "coracle help run"),
         (&["run", "-v", "x", "x"], "'x' is not HOST:GUEST", "coracle help run"),
         (&["run", "-t", "x"], "unexpected argument '-t' found", "coracle help run"),
-        (&["stop"], "required arguments were not provided", "coracle stop <NAME>..."),
-        (&["explain"], "required arguments were not provided", "coracle explain <FILE|NAME>"),
+        (&["stop"], "required arguments were not provided", "coracle stop [OPTIONS] <NAME>..."),
+        (&["explain"], "required arguments were not provided", "coracle explain [OPTIONS] <FILE|NAME>"),
         (&["ping", "x"], "unexpected argument 'x' found", "coracle help ping"),
     ] {
         let (code, out, err) = cli.run(words).await;
