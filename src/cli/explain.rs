@@ -91,6 +91,10 @@ fn page(report: &Report, paint: Paint) -> String {
     for memory in &report.memories {
         row("memory", &memory_text(memory));
     }
+    match report.memories_count - report.memories.len() {
+        0 => {}
+        more => row("memory", &format!("and {more} more")),
+    }
     if report.imports.is_empty() {
         row("imports", "nothing");
     }

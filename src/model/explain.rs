@@ -11,6 +11,8 @@ pub const MEMORY_DEFAULT: u64 = 256 << 20;
 const MEMORIES_MAX: usize = 16;
 /// Names that are told of each group.
 const NAMES_MAX: usize = 64;
+/// Bytes that are told of a name: a module may have names as long as it likes.
+const NAME_BYTES_MAX: usize = 256;
 
 /// What was read of a module.
 #[derive(Debug, Clone, Default)]
@@ -139,8 +141,10 @@ pub struct Report {
     pub made_for: Option<&'static str>,
     /// What made it.
     pub producers: Vec<Producer>,
-    /// Its memories.
+    /// Its memories, as many as an instance may have.
     pub memories: Vec<Memory>,
+    /// How many there are.
+    pub memories_count: usize,
     /// What it imports.
     pub imports: Vec<Group>,
     /// What it exports, not more than a screen of it.
@@ -178,10 +182,11 @@ impl Report {
             format: if facts.text { "text" } else { "binary" },
             kind: kind(facts),
             made_for,
-            producers: facts.producers.clone(),
-            memories: facts.memories.clone(),
+            producers: facts.producers.iter().take(NAMES_MAX).map(told).collect(),
+            memories: facts.memories.iter().take(MEMORIES_MAX).cloned().collect(),
+            memories_count: facts.memories.len(),
             imports: groups(facts, &judged),
-            exports: facts.exports.iter().take(NAMES_MAX).cloned().collect(),
+            exports: facts.exports.iter().take(NAMES_MAX).map(|name| cut(name)).collect(),
             exports_count: facts.exports.len(),
             grants: grants(facts, &judged),
             runs: verdict.is_ok(),
@@ -190,6 +195,18 @@ impl Report {
             command: verdict.is_ok().then(|| command(name, facts)),
         }
     }
+}
+
+/// A name as far as it is told.
+fn cut(name: &str) -> String {
+    if name.len() <= NAME_BYTES_MAX {
+        return name.to_owned();
+    }
+    format!("{}…", &name[..name.floor_char_boundary(NAME_BYTES_MAX)])
+}
+
+fn told(producer: &Producer) -> Producer {
+    Producer { field: cut(&producer.field), name: cut(&producer.name), version: cut(&producer.version) }
 }
 
 fn judge(facts: &Facts, import: &Import) -> Result<&'static str, Refused> {
@@ -302,18 +319,19 @@ fn groups(facts: &Facts, judged: &[Result<&'static str, Refused>]) -> Vec<Group>
             Err(_) if import.module.is_empty() => "not of WASI 0.2",
             Err(_) => import.module.as_str(),
         };
+        let what = cut(what);
         let group = match groups.iter().position(|group| group.what == what && group.provided == provided) {
             Some(at) => &mut groups[at],
             // What many different strangers are to give is told together.
             None if groups.len() >= NAMES_MAX => groups.last_mut().expect("there are that many"),
             None => {
-                groups.push(Group { what: what.to_owned(), provided, names: vec![], count: 0 });
+                groups.push(Group { what, provided, names: vec![], count: 0 });
                 groups.last_mut().expect("just pushed")
             }
         };
         group.count += 1;
         if group.names.len() < NAMES_MAX {
-            group.names.push(import.name.clone());
+            group.names.push(cut(&import.name));
         }
     }
     groups
@@ -444,5 +462,20 @@ mod tests {
         let report = Report::of("x", &facts);
         assert!(report.imports.len() <= NAMES_MAX);
         assert_eq!(report.imports.iter().map(|group| group.count).sum::<usize>(), 10_000);
+        let long = "\u{e4}".repeat(100_000);
+        let producer = Producer { field: long.clone(), name: long.clone(), version: long.clone() };
+        let import = || Import { module: long.clone(), name: long.clone(), ..Import::default() };
+        let memory = Memory { initial_bytes: 1, maximum_bytes: None, imported: false };
+        let facts = Facts {
+            imports: (0..100).map(|_| import()).collect(),
+            exports: vec![long.clone(); 100],
+            producers: vec![producer; 100],
+            memories: vec![memory; 100],
+            ..module(&[], &["_start"])
+        };
+        let report = Report::of("x", &facts);
+        assert_eq!((report.memories.len(), report.memories_count, report.exports_count), (MEMORIES_MAX, 100, 100));
+        let bytes = serde_json::to_string(&report).unwrap().len();
+        assert!(bytes < 100_000, "{bytes}");
     }
 }

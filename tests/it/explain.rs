@@ -1,6 +1,6 @@
-//! What the command line says before and after something goes wrong: `explain`, `doctor`, suggestions.
+//! `coracle explain` and `get`: what is told of a module is what a run says of it.
 
-use crate::support::{Cli, Foreground, Harness, guests, source};
+use crate::support::{Cli, Harness, guests, source};
 use serde_json::Value;
 
 /// What `explain` says of a module, as JSON, with its exit code.
@@ -116,58 +116,35 @@ async fn a_slip_is_told_with_what_was_meant() {
     assert!(err.contains("(-m)\nhint: give it more memory, such as -m 1m\n"), "{err}");
 }
 
-/// The level of a check of `doctor`.
-async fn checked(cli: &Cli, check: &str) -> (i32, String, String) {
-    let (code, out, err) = cli.run(&["doctor", "--format", "json"]).await;
-    let report: Value = serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out} {err}"));
-    let found = report["checks"].as_array().unwrap().iter().find(|finding| finding["check"] == check);
-    let found = found.unwrap_or_else(|| panic!("no {check}: {report}"));
-    (code, found["level"].as_str().unwrap().to_owned(), format!("{} {}", found["what"], found["todo"]))
-}
-
-#[cfg(unix)]
+/// A module says as much of itself as it likes, and a person gets a page.
 #[tokio::test(flavor = "multi_thread")]
-async fn doctor_finds_what_is_broken_and_names_it() {
-    use std::os::unix::fs::PermissionsExt;
-    let mut cli = Cli::alone();
-    std::fs::create_dir(cli.directory.path().join("root")).unwrap();
-    let daemon = Foreground::start(&cli, &["--listen", "127.0.0.1:0"]);
-    cli.address = daemon.address();
-    assert_eq!(cli.run(&["run", "hello"]).await.0, 0);
-    for check in ["daemon", "version", "state", "lock", "database", "token", "compiled", "clock", "root", "directories"]
-    {
-        let (_, level, what) = checked(&cli, check).await;
-        assert_eq!(level, "ok", "{check}: {what}");
+async fn what_is_told_of_a_module_is_bounded_and_printable() {
+    let cli = Cli::alone();
+    let file = cli.directory.path().join("loud.wat");
+    let long = "\\1b[2J\\e2\\80\\ae".repeat(5000);
+    let exports: String = (0..9000).map(|n| format!("(export \"f{n}{}\" (func 0))", &long[..200])).collect();
+    let text = format!(
+        "(module (import \"{long}\" \"{long}\" (func)) (func (export \"_start\")) (export \"{long}\" (func 0)) {exports})"
+    );
+    std::fs::write(&file, text).unwrap();
+    let path = file.to_str().unwrap();
+    let (code, out, err) = cli.run(&["explain", path]).await;
+    assert!(code == 126 && err.is_empty() && out.len() < 10_000 && out.lines().count() < 20, "{} {err}", out.len());
+    assert!(!out.contains(|c: char| c != '\n' && (c.is_control() || c == '\u{202e}')), "{out:?}");
+    assert!(out.contains("more\n") && out.contains("it cannot run: it imports `"), "{out}");
+    let (code, out, _) = cli.run(&["explain", "--format", "json", path]).await;
+    let report: Value = serde_json::from_str(&out).unwrap();
+    assert!(code == 126 && out.len() < 100_000 && report["exports_count"] == 9002, "{}", out.len());
+    assert!(!out.contains(|c: char| c != '\n' && (c.is_control() || c == '\u{202e}')));
+    // What is no module at all, and what is no file.
+    for (bytes, why) in [(&b"\x7fELF"[..], "native object"), (b"", "empty"), (b"#!/bin/sh", "WebAssembly")] {
+        let file = cli.directory.path().join("other.wasm");
+        std::fs::write(&file, bytes).unwrap();
+        let (code, out, _) = cli.run(&["explain", file.to_str().unwrap()]).await;
+        assert!(code == 126 && out.contains("kind      nothing that could be read") && out.contains(why), "{out}");
     }
-    assert_eq!(cli.run(&["shutdown"]).await.0, 0);
-    drop(daemon);
-    let at = |name: &str| cli.directory.path().join(name);
-    let mode = |name: &str, mode| std::fs::set_permissions(at(name), PermissionsExt::from_mode(mode)).unwrap();
-    // No daemon, where one was asked for.
-    let (code, level, what) = checked(&cli, "daemon").await;
-    assert!(code == 125 && level == "fail" && what.contains("coracle daemon"), "{what}");
-    assert_eq!(checked(&cli, "database").await.1, "ok", "it is looked at without a daemon");
-    mode("state/token", 0o644);
-    let (_, level, what) = checked(&cli, "token").await;
-    assert!(level == "fail" && what.contains("chmod 600"), "{what}");
-    mode("state/token", 0o600);
-    mode("state", 0o777);
-    let (_, level, what) = checked(&cli, "state").await;
-    assert!(level == "fail" && what.contains("chmod 700"), "{what}");
-    mode("state", 0o700);
-    mode("root", 0o777);
-    let (_, level, what) = checked(&cli, "root").await;
-    assert!(level == "fail" && what.contains("not sticky"), "{what}");
-    mode("root", 0o700);
-    let code = std::fs::read_dir(at("state/compiled")).unwrap().next().unwrap().unwrap().path();
-    std::fs::write(&code, "other").unwrap();
-    let (_, level, what) = checked(&cli, "compiled").await;
-    assert!(level == "warn" && what.contains("damaged"), "{what}");
-    let later = std::time::UNIX_EPOCH + std::time::Duration::from_secs(4_000_000_000);
-    std::fs::File::options().write(true).open(at("state/token")).unwrap().set_modified(later).unwrap();
-    let (_, level, what) = checked(&cli, "clock").await;
-    assert!(level == "warn" && what.contains("2096"), "{what}");
-    std::fs::write(at("state/state.db"), "no database").unwrap();
-    let (_, level, what) = checked(&cli, "database").await;
-    assert!(level == "fail" && what.contains("docs/operations.md"), "{what}");
+    let (code, _, err) = cli.run(&["explain", "./nowhere.wasm"]).await;
+    assert!(code == 127 && err.starts_with("error: cannot read ./nowhere.wasm\n  caused by: "), "{err}");
+    let (code, _, err) = cli.run(&["explain", "hello"]).await;
+    assert!(code == 125 && err.contains("no daemon answers") && err.contains("a file needs no daemon"), "{err}");
 }
