@@ -21,6 +21,7 @@ mod dense;
 mod directories;
 #[cfg(unix)]
 mod disk;
+mod doctor;
 #[cfg(unix)]
 mod escape;
 mod events;
