@@ -1,5 +1,5 @@
-//! Random modules, through the daemon and plainly through wasmtime: both end alike and print the same, and the daemon is
-//! afterwards what it was before.
+//! Random modules, through the daemon and plainly through wasmtime: both end alike and print the same, `explain` knew whether
+//! they run, and the daemon is afterwards what it was before.
 //!
 //! `CORACLE_RANDOM_MODULES` says how many, `CORACLE_RANDOM_SEED` which: each module has the seed of the one before it, plus one.
 
@@ -7,6 +7,7 @@ use crate::support::{Cli, Foreground, soon};
 use arbitrary::Unstructured;
 use coracle::client::{Client, ClientError, Next};
 use coracle::error::Code;
+use coracle::model::explain::Report;
 use coracle::model::reply::{InstanceView, StreamEvent};
 use coracle::model::request::StdStream;
 use std::collections::BTreeMap;
@@ -382,6 +383,11 @@ async fn random_modules_end_as_they_do_in_plain_wasmtime() {
         replace(&path(&name), &wasm);
         let ours = run(&mut client, &name).await;
         std::fs::remove_file(path(&name)).unwrap();
+        // What `explain` says before is what the run says.
+        let told = Report::of(&name, &coracle::engine::facts(&wasm, false));
+        if told.runs == (ours.end == End::Refused) {
+            differ(seed, &wasm, &format!("{:?}, and `explain` says {told:?}", ours.end));
+        }
         let theirs = plain.run(&wasm, &name).await;
         // How many frames fit on a stack depends on their size, which is another one with loops unrolled.
         let overflow = End::Trapped("stack-overflow".to_owned());
