@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// How long advice may take.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a request was about.
 #[derive(Debug, Clone, PartialEq, Eq)]

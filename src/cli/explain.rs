@@ -3,9 +3,10 @@
 
 use super::failure::{Failure, Paint};
 use super::file::{self, ModuleFile};
-use super::{CANNOT_RUN, Outcome, on_a_runtime, print, print_json, template_lines};
+use super::{CANNOT_RUN, Outcome, advice, on_a_runtime, print, print_json, template_lines};
 use crate::client::{Client, Target};
 use crate::engine;
+use crate::error::Code;
 use crate::model::escape;
 use crate::model::explain::{MEMORY_DEFAULT, Memory, Producer, Report};
 use crate::model::request::OutputFormat;
@@ -38,17 +39,32 @@ pub(super) fn explain(target: impl FnOnce() -> Result<Target, Failure>, args: &E
     }
     let target = target()?;
     on_a_runtime(async {
-        let got = async { Client::connect(target).await?.get(&args.module, BYTES_MAX).await };
-        let (bytes, view) = got.await.map_err(|e| {
+        let mut client = Client::connect(target).await.map_err(|e| {
             let failure = Failure::from(e);
-            match failure.refused {
-                None if failure.causes.is_empty() => failure,
-                None => failure.hint(format!("a file needs no daemon: coracle explain ./{}.wasm", args.module)),
-                Some(_) => failure,
-            }
+            failure.hint(format!("a file needs no daemon: coracle explain ./{}.wasm", args.module))
         })?;
-        show(args, &bytes, view.text)
+        match client.get(&args.module, BYTES_MAX).await {
+            Ok((bytes, view)) => show(args, &bytes, view.text),
+            Err(e) => {
+                let failure = Failure::from(e);
+                match failure.refused {
+                    Some(Code::NoModule) => Err(of_instance(failure, &mut client, &args.module).await),
+                    _ => Err(failure),
+                }
+            }
+        }
     })
+}
+
+/// There is no such module, but there may be an instance of that name, and it has one.
+async fn of_instance(failure: Failure, client: &mut Client, name: &str) -> Failure {
+    let instances = tokio::time::timeout(advice::PATIENCE, client.list()).await;
+    let instances = instances.ok().and_then(Result::ok).unwrap_or_default();
+    match instances.iter().find(|view| view.name.as_str().eq_ignore_ascii_case(name)) {
+        Some(view) => failure
+            .hint(format!("'{}' is an instance of the module '{1}': coracle explain {1}", view.name, view.module)),
+        None => failure,
+    }
 }
 
 /// `coracle get`: the bytes, on standard output.

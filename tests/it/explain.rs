@@ -82,6 +82,11 @@ async fn a_file_is_explained_without_a_daemon_and_a_name_by_what_get_sends() {
     assert_eq!(got, (0, std::fs::read_to_string(&file).unwrap(), String::new()));
     let (code, _, err) = cli.run(&["get", "helo"]).await;
     assert_eq!((code, err.as_str()), (127, "error: no module named 'helo' (did you mean 'hello'?)\n"));
+    // The name of an instance is no module's, but it leads to one.
+    assert_eq!(cli.run(&["run", "-d", "--name", "web", "stored"]).await.0, 0);
+    let (code, _, err) = cli.run(&["explain", "web"]).await;
+    assert!(code == 127 && err.starts_with("error: no module named 'web'"), "{err}");
+    assert!(err.ends_with("\nhint: 'web' is an instance of the module 'stored': coracle explain stored\n"), "{err}");
     assert!(daemon.raw().await.ask("get hello").await.starts_with("ERR usage get streams events"));
 }
 
