@@ -1,5 +1,7 @@
 //! Colours for people: on a terminal, unless `NO_COLOR` says otherwise (<https://no-color.org>). Nothing is said by a colour alone.
 
+use std::io::IsTerminal;
+
 /// What a colour means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Paint {
@@ -15,6 +17,10 @@ pub(super) enum Paint {
     Faint,
     /// The head of something.
     Head,
+    /// The word before what failed.
+    Error,
+    /// The word before what may fail.
+    Doubt,
 }
 
 impl Paint {
@@ -38,12 +44,46 @@ impl Paint {
             Paint::Ended => "35",
             Paint::Faint => "2",
             Paint::Head => "1",
+            Paint::Error => "1;31",
+            Paint::Doubt => "1;33",
         }
     }
 
     /// Text in this colour; `on`: or as it is.
     pub(super) fn paint(self, text: &str, on: bool) -> String {
         if on && !text.is_empty() { format!("\x1b[{}m{text}\x1b[0m", self.sgr()) } else { text.to_owned() }
+    }
+}
+
+/// Paints the words before texts, for a stream that is a terminal; for any other it does nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Brush(bool);
+
+impl Brush {
+    /// For what is written to this stream.
+    pub(super) fn on(stream: &impl IsTerminal) -> Brush {
+        Brush(stream.is_terminal() && wanted())
+    }
+
+    pub(super) fn bad(self, text: &str) -> String {
+        Paint::Error.paint(text, self.0)
+    }
+
+    pub(super) fn doubtful(self, text: &str) -> String {
+        Paint::Doubt.paint(text, self.0)
+    }
+
+    pub(super) fn good(self, text: &str) -> String {
+        Paint::Good.paint(text, self.0)
+    }
+
+    pub(super) fn advice(self, text: &str) -> String {
+        Paint::Waiting.paint(text, self.0)
+    }
+
+    #[cfg(test)]
+    pub(super) fn wet() -> Brush {
+        Brush(true)
     }
 }
 

@@ -1,7 +1,8 @@
 //! `coracle explain`: what a module is, what it wants, and whether it can run. A file is read here, without a daemon; of a name
 //! the daemon sends the bytes. Nothing is compiled, and nothing of the module runs.
 
-use super::failure::{Failure, Paint};
+use super::colour::Brush;
+use super::failure::Failure;
 use super::file::{self, ModuleFile};
 use super::{CANNOT_RUN, Outcome, advice, on_a_runtime, print, print_json, template_lines};
 use crate::client::{Client, Target};
@@ -87,13 +88,13 @@ fn show(args: &ExplainArgs, bytes: &[u8], text: bool) -> Outcome {
     match args.format.clone().unwrap_or_default() {
         OutputFormat::Template(template) => print(&template_lines(&template, [&report])?)?,
         OutputFormat::Json => print_json(&report)?,
-        OutputFormat::Table => print(&page(&report, Paint::on(&std::io::stdout())))?,
+        OutputFormat::Table => print(&page(&report, Brush::on(&std::io::stdout())))?,
     };
     Ok(if report.runs { 0 } else { CANNOT_RUN })
 }
 
 /// For people: what is told of a module passes `escape`, for it is the module's.
-fn page(report: &Report, paint: Paint) -> String {
+fn page(report: &Report, brush: Brush) -> String {
     let mut page = String::new();
     let mut row = |head: &str, text: &str| page.push_str(&format!("{head:9} {}\n", escape::line(text)));
     row("module", &format!("{}, {}, {}", report.module, ByteSize(wide(report.bytes)), report.format));
@@ -128,10 +129,10 @@ fn page(report: &Report, paint: Paint) -> String {
     }
     match &report.why {
         None => {
-            page.push_str(&format!("{:9} {}\n", "verdict", paint.good("it can run")));
+            page.push_str(&format!("{:9} {}\n", "verdict", brush.good("it can run")));
         }
         Some(why) => {
-            page.push_str(&format!("{:9} {} {}\n", "verdict", paint.bad("it cannot run:"), escape::line(why)));
+            page.push_str(&format!("{:9} {} {}\n", "verdict", brush.bad("it cannot run:"), escape::line(why)));
         }
     }
     if let Some(way_out) = &report.way_out {
@@ -201,7 +202,7 @@ mod tests {
             producers: vec![producer],
             ..Facts::default()
         };
-        let page = page(&Report::of(&hostile, &facts), Paint::default());
+        let page = page(&Report::of(&hostile, &facts), Brush::default());
         assert!(!page.contains(|c: char| c != '\n' && (c.is_control() || c == '\u{202e}')), "{page:?}");
         assert_eq!(page.lines().count(), 8, "{page}");
     }

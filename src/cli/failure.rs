@@ -7,13 +7,14 @@
 //! hint: start one with `coracle daemon`, or run something: `coracle run hello`
 //! ```
 
+use super::colour::Brush;
 use super::{CANNOT_RUN, FAILED, NO_SUCH_MODULE};
 use crate::client::ClientError;
 use crate::error::Code;
 use crate::model::{alike, escape};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use std::fmt::Display;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 
 /// What a person is told, and the exit code that goes with it.
 #[derive(Debug)]
@@ -172,60 +173,21 @@ impl From<std::io::Error> for Failure {
     }
 }
 
-/// Colours for a terminal, and nothing for anything else (<https://no-color.org>).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Paint(bool);
-
-/// Bold red.
-const RED: &str = "1;31";
-/// Bold yellow.
-const YELLOW: &str = "1;33";
-const GREEN: &str = "32";
-const CYAN: &str = "36";
-
-impl Paint {
-    /// For what is written to this stream.
-    pub(super) fn on(stream: &impl IsTerminal) -> Paint {
-        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-        Paint(stream.is_terminal() && set("NO_COLOR").is_none() && set("TERM").is_none_or(|term| term != "dumb"))
-    }
-
-    pub(super) fn bad(self, text: &str) -> String {
-        self.with(RED, text)
-    }
-
-    pub(super) fn doubtful(self, text: &str) -> String {
-        self.with(YELLOW, text)
-    }
-
-    pub(super) fn good(self, text: &str) -> String {
-        self.with(GREEN, text)
-    }
-
-    pub(super) fn advice(self, text: &str) -> String {
-        self.with(CYAN, text)
-    }
-
-    fn with(self, colour: &str, text: &str) -> String {
-        if self.0 { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_owned() }
-    }
-}
-
 /// Tells it on standard error. Each text is one line, escaped: it may quote a guest, a module or a stranger.
 pub(super) fn complain(failure: &Failure) {
     let mut err = std::io::stderr().lock();
-    let text = told(failure, Paint::on(&err));
+    let text = told(failure, Brush::on(&err));
     // Nobody is left to tell if even that fails.
     let _printed = err.write_all(text.as_bytes());
 }
 
-fn told(failure: &Failure, paint: Paint) -> String {
-    let mut text = format!("{} {}\n", paint.bad("error:"), escape::line(&failure.message));
+fn told(failure: &Failure, brush: Brush) -> String {
+    let mut text = format!("{} {}\n", brush.bad("error:"), escape::line(&failure.message));
     for cause in &failure.causes {
         text.push_str(&format!("  caused by: {}\n", escape::line(cause)));
     }
     for hint in &failure.hints {
-        text.push_str(&format!("{} {}\n", paint.advice("hint:"), escape::line(hint)));
+        text.push_str(&format!("{} {}\n", brush.advice("hint:"), escape::line(hint)));
     }
     text
 }
@@ -239,9 +201,9 @@ mod tests {
     fn a_failure_has_one_shape() {
         let failure = Failure::new("a\nb").cause("c\x1b[2J").cause("d").hint("e").hint("f\r");
         let plain = "error: a\\nb\n  caused by: c\\x1b[2J\n  caused by: d\nhint: e\nhint: f\\r\n";
-        assert_eq!(told(&failure, Paint(false)), plain);
+        assert_eq!(told(&failure, Brush::default()), plain);
         let coloured = "\x1b[1;31merror:\x1b[0m a\\nb\n  caused by: c\\x1b[2J\n  caused by: d\n\x1b[36mhint:\x1b[0m e\n\x1b[36mhint:\x1b[0m f\\r\n";
-        assert_eq!(told(&failure, Paint(true)), coloured);
+        assert_eq!(told(&failure, Brush::wet()), coloured);
         assert_eq!(failure.one_line(), "a\nb: c\x1b[2J: d");
     }
 

@@ -4,7 +4,8 @@
 mod machine;
 mod state;
 
-use super::failure::{Failure, Paint};
+use super::colour::Brush;
+use super::failure::Failure;
 use super::{Connecting, FAILED, Outcome, on_a_runtime, print, print_json, target_of, template_lines};
 use crate::client::{Client, ClientError, Target};
 use crate::config;
@@ -111,7 +112,7 @@ pub(super) fn doctor(connecting: &Connecting, args: &DoctorArgs) -> Outcome {
     match args.format.clone().unwrap_or_default() {
         OutputFormat::Template(template) => print(&template_lines(&template, [&report])?)?,
         OutputFormat::Json => print_json(&report)?,
-        OutputFormat::Table => print(&page(&report, Paint::on(&std::io::stdout())))?,
+        OutputFormat::Table => print(&page(&report, Brush::on(&std::io::stdout())))?,
     };
     Ok(if report.failed == 0 { 0 } else { FAILED })
 }
@@ -174,18 +175,18 @@ fn version(hello: &Hello) -> Finding {
 }
 
 /// For people: one line each, and below what to do. Paths and what a daemon says pass `escape`.
-fn page(report: &Report<'_>, paint: Paint) -> String {
+fn page(report: &Report<'_>, brush: Brush) -> String {
     let mut page = String::new();
     let width = report.checks.iter().map(|finding| finding.check.len()).max().unwrap_or_default();
     for finding in report.checks {
         let level = match finding.level {
-            Level::Ok => paint.good("ok  "),
-            Level::Warn => paint.doubtful("warn"),
-            Level::Fail => paint.bad("fail"),
+            Level::Ok => brush.good("ok  "),
+            Level::Warn => brush.doubtful("warn"),
+            Level::Fail => brush.bad("fail"),
         };
         page.push_str(&format!("{level}  {:width$}  {}\n", finding.check, escape::line(&finding.what)));
         if let Some(todo) = &finding.todo {
-            page.push_str(&format!("      {:width$}  {} {}\n", "", paint.advice("->"), escape::line(todo)));
+            page.push_str(&format!("      {:width$}  {} {}\n", "", brush.advice("->"), escape::line(todo)));
         }
     }
     let end = match (report.failed, report.warned) {
@@ -213,7 +214,7 @@ mod tests {
                      warn  state       a\\nb\n                  -> do\\x1b[2J\n\
                      fail  open files  few\n                  -> more\n\
                      1 failed, 1 could be better\n";
-        assert_eq!(page(&report, Paint::default()), plain);
+        assert_eq!(page(&report, Brush::default()), plain);
     }
 
     #[test]

@@ -80,6 +80,8 @@ impl Pen {
             Paint::Good => style.fg(Color::Green),
             Paint::Waiting => style.fg(Color::Cyan),
             Paint::Bad => style.fg(Color::Red),
+            Paint::Error => style.fg(Color::Red).add_modifier(Modifier::BOLD),
+            Paint::Doubt => style.fg(Color::Yellow).add_modifier(Modifier::BOLD),
             Paint::Ended => style.fg(Color::Magenta),
         }
     }
