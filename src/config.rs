@@ -1,4 +1,5 @@
-//! Every limit of the daemon, with its unit, its default and its flag. The README's table is checked against [`crate::config::limits`].
+//! Every limit of the daemon, with its unit, its default and its flag. The table in docs/guide.md is checked against
+//! [`crate::config::limits`].
 
 use crate::model::instance::FILES_DEFAULT;
 use crate::model::request::{parse_count, parse_cpus, parse_duration, parse_size};
@@ -422,7 +423,7 @@ impl Limits {
     }
 }
 
-/// One limit, as the README's table shows it.
+/// One limit, as the table in docs/guide.md shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limit {
     /// The flag of `coracle daemon`.
@@ -506,7 +507,7 @@ mod tests {
         }
     }
 
-    /// As README.md tells them.
+    /// As docs/guide.md tells them.
     #[test]
     fn the_limits_without_a_flag_are_those_of_the_contract() {
         use super::fixed::*;

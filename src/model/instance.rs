@@ -488,7 +488,7 @@ mod tests {
         assert!(!launch.remove && !launch.fresh && !launch.pinned);
     }
 
-    /// The table in README.md.
+    /// The table in docs/guide.md.
     #[test]
     fn every_end_has_its_word_and_its_code() {
         for (status, word, code) in [

@@ -1,9 +1,13 @@
-//! README.md says what is true: its commands are there and work, its limits are those of the program.
+//! README.md and docs/guide.md say what is true: their commands are there and work, their limits are those of the program.
 
 use crate::support::{Cli, Harness, soon, source};
 
 fn readme() -> String {
     std::fs::read_to_string(source().join("README.md")).unwrap()
+}
+
+fn guide() -> String {
+    std::fs::read_to_string(source().join("docs/guide.md")).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -53,7 +57,7 @@ fn plain(cell: &str) -> String {
 
 #[test]
 fn the_table_of_limits_is_that_of_the_program() {
-    let rows: Vec<Vec<String>> = readme()
+    let rows: Vec<Vec<String>> = guide()
         .lines()
         .filter(|l| l.starts_with("| `--"))
         .map(|l| l.trim_matches('|').split(" | ").map(|c| plain(c.trim())).collect())
@@ -71,9 +75,9 @@ fn the_table_of_limits_is_that_of_the_program() {
 
 #[test]
 fn every_exit_code_and_every_verb_has_its_line() {
-    let readme = readme();
+    let guide = guide();
     for code in ["124", "125", "126", "127", "134", "137", "143"] {
-        assert!(readme.contains(&format!("| {code} |")), "{code}");
+        assert!(guide.contains(&format!("| {code} |")), "{code}");
     }
     let protocol = std::fs::read_to_string(source().join("docs/protocol.md")).unwrap();
     let verbs = "run stop kill restart list wait rm prune logs inspect stats events put get modules forget limits hello ping format help \

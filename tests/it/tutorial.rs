@@ -1,6 +1,6 @@
-//! docs/tutorial.md is typed once more.
+//! docs/tutorial.md, and the session in README.md, are typed once more.
 
-use crate::support::{Cli, Harness, cannot_try, source};
+use crate::support::{Cli, Harness, cannot_try, soon, source};
 use std::path::Path;
 
 /// A fenced block: what stands behind the three backticks, and its text.
@@ -35,8 +35,56 @@ fn line_fits(printed: &str, shown: &str) -> bool {
     rest.ends_with(last)
 }
 
+/// The commands of a block, each with the lines below it.
+fn steps(text: &str) -> impl Iterator<Item = (&str, Vec<&str>)> {
+    let step = |step| str::split_once(step, '\n').map(|(command, shown)| (command, shown.lines().collect()));
+    text.split("$ ").skip(1).map(move |text| step(text).expect("a command stands on a line"))
+}
+
+/// A line without what is another at each run: numbers, and how much room they take.
+fn without_numbers(line: &str) -> String {
+    let words = line.split_whitespace().map(|word| {
+        let digits: String = word.chars().map(|c| if c.is_ascii_digit() { '#' } else { c }).collect();
+        let mut word = digits.clone();
+        while word.contains("##") {
+            word = word.replace("##", "#");
+        }
+        if word == "second" { "seconds".to_owned() } else { word }
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_session_in_the_readme_is_a_real_one() {
+    let page = std::fs::read_to_string(source().join("README.md")).unwrap();
+    let daemon = Harness::start().await;
+    let cli = Cli::of(&daemon);
+    let mut commands = 0;
+    for (head, text) in blocks(&page) {
+        for (command, shown) in steps(&text).filter(|_| head == "console") {
+            let shown: Vec<String> = shown.into_iter().map(without_numbers).collect();
+            // A person types more slowly than a guest starts.
+            let asks = ["coracle list", "coracle stats", "coracle logs"].iter().any(|verb| command.starts_with(verb));
+            soon(&format!("what README shows of {command}"), async {
+                loop {
+                    let (_, out, err) = cli.finish(cli.shell(command), b"").await;
+                    let printed: Vec<String> = [out, err].concat().lines().map(without_numbers).collect();
+                    if printed == shown {
+                        break;
+                    }
+                    assert!(asks, "{command}\nprinted {printed:#?}\nshown {shown:#?}");
+                }
+            })
+            .await;
+            commands += 1;
+        }
+    }
+    assert!(commands >= 8, "{commands} commands");
+}
+
 #[test]
 fn what_was_printed_is_compared() {
+    assert_eq!(without_numbers("spin  64K/16M   1.16s  1 second ago"), "spin #K/#M #.#s # seconds ago");
     assert!(fits(&["a", "b"], &["a", "b"]) && fits(&["a", "x", "y", "b"], &["a", "…", "b"]));
     assert!(line_fits("NAME  STATE", "NAME …") && line_fits("x trapped y", "x …trapped…"));
     assert!(!fits(&["a"], &["a", "b"]) && !fits(&["a", "c"], &["a"]) && !line_fits("NAME", "NOUN…"));
@@ -61,8 +109,7 @@ async fn every_step_does_what_is_shown() {
                 files += 1;
             }
             None if head == "console" => {
-                for step in text.split("$ ").skip(1) {
-                    let (command, shown) = step.split_once('\n').unwrap();
+                for (command, shown) in steps(&text) {
                     if command.contains("hungry.wasm") {
                         let Some(built) = crate::examples::built("hungry") else { return };
                         std::fs::copy(built, here.path().join("hungry.wasm")).unwrap();
@@ -77,7 +124,6 @@ async fn every_step_does_what_is_shown() {
                     let (code, out, err) = cli.finish(shell, b"").await;
                     let printed: Vec<String> = [out, err].concat().lines().map(|l| l.trim_end().to_owned()).collect();
                     let printed: Vec<&str> = printed.iter().map(String::as_str).collect();
-                    let shown: Vec<&str> = shown.lines().collect();
                     assert!(fits(&printed, &shown), "{command}\nprinted {printed:#?}\nshown {shown:#?}");
                     assert_eq!(code, 0, "{command}");
                     commands += 1;

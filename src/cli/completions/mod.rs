@@ -185,6 +185,7 @@ const LIVE: Kind = Kind::Instances(|is_live| is_live);
 const ENDED: Kind = Kind::Instances(|is_live| !is_live);
 const FILE: Kind = Kind::Files(Files::Any);
 const DIRECTORY: Kind = Kind::Files(Files::Directories);
+const FORMAT: Kind = Kind::Words(&["table", "json"]);
 
 /// By verb (`*` is any) and name of the argument in the grammar. What is not here is one of a few words that the grammar
 /// knows, or takes no value: a test looks.
@@ -218,6 +219,19 @@ const KINDS: &[(&str, &str, Kind)] = &[
     ("prune", "filter", Kind::Words(&["label=", "module=", "until="])),
     ("put", "module", Kind::Files(Files::Modules)),
     ("put", "name", Kind::Free),
+    ("get", "name", Kind::Modules),
+    ("explain", "module", Kind::Modules),
+    ("stats", "names", LIVE),
+    ("doctor", "state_dir", DIRECTORY),
+    ("doctor", "root", DIRECTORY),
+    ("list", "format", FORMAT),
+    ("modules", "format", FORMAT),
+    ("limits", "format", FORMAT),
+    ("stats", "format", FORMAT),
+    ("events", "format", FORMAT),
+    ("inspect", "format", FORMAT),
+    ("explain", "format", FORMAT),
+    ("doctor", "format", FORMAT),
     ("help", "verb", Kind::Verbs),
     ("man", "verb", Kind::Verbs),
     ("man", "out", DIRECTORY),
