@@ -70,7 +70,7 @@ async fn names_complete_in_bash() {
     let daemon = Harness::start().await;
     let cli = two_instances(&daemon).await;
     for (line, wanted) in [
-        ("coracle st", &["stop"][..]),
+        ("coracle st", &["stop", "stats"][..]),
         ("coracle stop ", &["beats"]),
         ("coracle kill b", &["beats"]),
         ("coracle stop beats ", &[]),

@@ -13,9 +13,11 @@ fn packages<'a>(lock: &'a str, key: &str) -> Vec<Option<&'a str>> {
 
 #[test]
 fn every_dependency_is_of_crates_io_and_has_its_digest() {
-    for (folder, own) in
-        [("", &["coracle"][..]), ("fuzz", &["coracle-fuzz"]), ("guest-examples", &["notes", "primes", "wordcount"])]
-    {
+    for (folder, own) in [
+        ("", &["coracle"][..]),
+        ("fuzz", &["coracle-fuzz"]),
+        ("guest-examples", &["hungry", "notes", "primes", "wordcount"]),
+    ] {
         let path = source().join(folder).join("Cargo.lock");
         let lock = std::fs::read_to_string(&path).unwrap();
         let all = packages(&lock, "name").into_iter().zip(packages(&lock, "source")).zip(packages(&lock, "checksum"));

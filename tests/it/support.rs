@@ -378,7 +378,8 @@ impl Foreground {
     fn spawn(mut command: Command) -> Foreground {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut first_line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut first_line).unwrap();
+        // No byte more: the lines behind it are somebody else's.
+        BufReader::with_capacity(1, child.stdout.as_mut().unwrap()).read_line(&mut first_line).unwrap();
         Foreground { child, first_line: first_line.trim_end().to_owned() }
     }
 
