@@ -104,7 +104,8 @@ fn ended_by(error: &wasmtime::Error, refused: Option<String>, entered: bool) -> 
         (None, None) if !entered => failed("instantiate", message),
         (trap, refused) => {
             if let Some(refused) = refused {
-                let _infallible = write!(message, "; before that, {refused}");
+                // First what a person can do something about: where there is little room, the rest is cut.
+                message.insert_str(0, &format!("{refused}; then "));
             }
             let kind = trap.map_or("host-call", |t| trap_word(*t));
             Ended::new(ExitStatus::Trapped, format!("trap:{kind}"), Some(message))
@@ -318,7 +319,7 @@ mod tests {
             assert!(message.len() <= MESSAGE_BYTES_MAX, "{} bytes", message.len());
             assert_eq!(crate::model::escape::line(&message), message);
             assert!(
-                message.ends_with("its limit is 1.0 MiB (-m)"),
+                message.contains("its limit is 1.0 MiB (-m); then wasm `unreachable`"),
                 "what it was refused is told all the same: {message}"
             );
             assert!(message.contains(" in "), "{message}");

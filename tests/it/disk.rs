@@ -302,7 +302,7 @@ async fn a_daemon_has_budgets_for_all_and_shows_them() {
         assert_eq!(view.reason.as_deref(), Some("trap:unreachable"));
         let message = view.message.unwrap();
         assert!(
-            message.ends_with("before that, it was refused 2.0 KiB of disk; its limit is 1000 B (--disk)"),
+            message.starts_with("it was refused 2.0 KiB of disk; its limit is 1000 B (--disk); then "),
             "{message}"
         );
         let view = daemon.run_to_end(&["--disk", "1m", "--files", "3", world, "c0c", "p02000"]).await;
