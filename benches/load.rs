@@ -2,7 +2,7 @@
 //!
 //! The real daemon in a process of its own and its clients on the same machine, in one table. Machines differ and are noisy, so
 //! each figure stands beside one of the same run that anybody can place: a server that writes the name into a dictionary and
-//! runs nothing, plain wasmtime in this process, a program that the system starts. Takes about four minutes; `load PART` is a
+//! runs nothing, plain wasmtime in this process, a program that the system starts. Takes about six minutes; `load PART` is a
 //! part of it: rate, latency, list, stop, logs, density, growth, cold, dense. The last has CORACLE_BENCH_DENSE instances, 100,000
 //! unless that is set.
 
