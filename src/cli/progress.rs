@@ -42,6 +42,11 @@ impl Progress {
         self.spin("{spinner} {msg} ({elapsed})", elapsed, format!("compiling {}", escape::line(module)));
     }
 
+    /// A run is being made ready, which mostly is compiling: nobody tells whoever does not stay with it.
+    pub(super) fn preparing(&mut self, module: &str) {
+        self.spin("{spinner} {msg} ({elapsed})", Duration::ZERO, format!("preparing {}", escape::line(module)));
+    }
+
     /// A module waits to be compiled; 1 is next.
     pub(super) fn queued(&mut self, module: &str, place: usize) {
         let what = format!("{} waits to be compiled, place {place} in the queue", escape::line(module));

@@ -49,7 +49,10 @@ pub(super) async fn run(target: Target, mut args: RunArgs) -> Outcome {
     if args.detach {
         let words = args.words();
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let mut progress = Progress::default();
+        progress.preparing(args.module());
         let created: crate::model::reply::Created = client.request(&words).await?;
+        progress.clear();
         return print(&format!("{}\n", created.name));
     }
     args.attach = true;

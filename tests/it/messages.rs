@@ -179,8 +179,16 @@ async fn colours_are_for_terminals_that_want_them() {
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn bars_are_for_terminals() {
-    let daemon = Harness::start().await;
+    let modules = large_module(6003);
+    let known = modules.path().to_owned();
+    let daemon = Harness::with(move |config| config.module_dirs.push(known)).await;
     let cli = Cli::of(&daemon);
+    // By its name, and not stayed with.
+    let Some(command) = on_a_terminal(&cli, "run -d --name named large") else {
+        return cannot_try("script(1), a terminal for the command line");
+    };
+    let (code, out, _) = cli.finish(command, b"").await;
+    assert!(code == 0 && out.contains("preparing large") && out.contains("named"), "{out:?}");
     let directory = large_module(6000);
     let path = directory.path().join("large.wasm");
     let path = path.to_str().unwrap();
@@ -190,10 +198,7 @@ async fn bars_are_for_terminals() {
     // The same with other bytes, or it would be in the cache.
     let directory = large_module(6001);
     let words = format!("run --name other {}/large.wasm", directory.path().display());
-    let Some(command) = on_a_terminal(&cli, &words) else {
-        return cannot_try("script(1), a terminal for the command line");
-    };
-    let (code, out, _) = cli.finish(command, b"").await;
+    let (code, out, _) = cli.finish(on_a_terminal(&cli, &words).unwrap(), b"").await;
     assert!(code == 0 && out.contains("compiling large"), "{out:?}");
     // Only standard error is asked: with that in a file there is no bar, though standard output is a terminal.
     let directory = large_module(6002);
