@@ -480,6 +480,11 @@ impl Config {
         Config { listen, state_dir: Some(state_dir), root, ..config }
     }
 
+    /// Time for guests to be gone when the daemon ends.
+    pub fn drain(&self) -> Duration {
+        if self.dense { fixed::DRAIN_DENSE } else { fixed::DRAIN }
+    }
+
     /// The state directory, given or the platform's. `None`: the platform has none for this user.
     pub fn state_dir(&self) -> Option<PathBuf> {
         self.state_dir.clone().or_else(state_dir_default)

@@ -7,13 +7,14 @@ use crate::config::Config;
 use clap::{Args, FromArgMatches, ValueEnum};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The name of the service for systemd.
 const UNIT: &str = "coracle.service";
 /// And for launchd.
 const LABEL: &str = "coracle.daemon";
-/// How long the daemon may take to end. It promises ten seconds, of which guests have five; behind that it is killed.
-const STOP_SECONDS: u32 = 15;
+/// How long the daemon may take to end, besides what guests have: it promises five seconds; behind as many again it is killed.
+const REST_SECONDS: u64 = 5;
 /// Open files, where the system allows as many; each instance may take some hundreds. The daemon takes what it gets.
 const OPEN_FILES: u32 = 524_288;
 /// Where directories and state are, for the daemon as for whoever installs it.
@@ -55,6 +56,8 @@ struct Service {
     flags: Vec<String>,
     environment: Vec<(&'static str, String)>,
     home: String,
+    /// Seconds within which the daemon promises to be gone.
+    ends_within: u64,
 }
 
 /// Prints or writes the service, and says what to type next.
@@ -119,7 +122,7 @@ fn put(path: &Path, text: &str, force: bool) -> Result<(), Failure> {
 
 impl Service {
     fn of(flags: &[String], home: &Path) -> Result<Service, Failure> {
-        check(flags)?;
+        let drain = check(flags)?;
         let program = std::env::current_exe().map_err(|e| Failure::new(format!("where is this program? {e}")))?;
         let environment = ENVIRONMENT.iter().filter_map(|name| Some((*name, PathBuf::from(std::env::var_os(name)?))));
         let absolute = |(name, path): (&'static str, PathBuf)| {
@@ -131,6 +134,7 @@ impl Service {
             flags: flags.to_vec(),
             environment: environment.map(absolute).collect::<Result<_, Failure>>()?,
             home: text(home)?,
+            ends_within: drain.as_secs() + REST_SECONDS,
         };
         let all = [&service.program, &service.home].into_iter().chain(&service.flags);
         let values = service.environment.iter().map(|(_, value)| value);
@@ -153,6 +157,7 @@ impl Service {
             .iter()
             .map(|(name, value)| format!("Environment={}\n", quoted(&format!("{name}={value}"), &[('%', "%%")])))
             .collect();
+        let (within, stop) = (self.ends_within, self.ends_within + REST_SECONDS);
         format!(
             "# Written by `coracle install-service`.
 
@@ -165,10 +170,10 @@ Type=exec
 ExecStart={start}
 {environment}Restart=on-failure
 RestartSec=1
-# The daemon ends its guests and its compilers by itself, within ten seconds.
+# The daemon ends its guests and its compilers by itself, within {within} seconds.
 KillSignal=SIGTERM
 KillMode=mixed
-TimeoutStopSec={STOP_SECONDS}
+TimeoutStopSec={stop}
 # A compiler that takes too much memory is not the end of the daemon.
 OOMPolicy=continue
 LimitNOFILE={OPEN_FILES}
@@ -204,6 +209,7 @@ WantedBy=default.target
             }
             environment.push_str("    </dict>\n");
         }
+        let stop = self.ends_within + REST_SECONDS;
         let log = string("    ", &format!("{}/Library/Logs/coracle.log", self.home));
         format!(
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?>
@@ -224,7 +230,7 @@ WantedBy=default.target
         <false/>
     </dict>
     <key>ExitTimeOut</key>
-    <integer>{STOP_SECONDS}</integer>
+    <integer>{stop}</integer>
     <key>SoftResourceLimits</key>
     <dict>
         <key>NumberOfFiles</key>
@@ -240,8 +246,9 @@ WantedBy=default.target
     }
 }
 
-/// That the daemon will take the flags, and find what they name wherever it is started from.
-fn check(flags: &[String]) -> Result<(), Failure> {
+/// That the daemon will take the flags, and find what they name wherever it is started from. How long its guests have when it
+/// ends.
+fn check(flags: &[String]) -> Result<Duration, Failure> {
     let words = ["coracle", "daemon"].into_iter().chain(flags.iter().map(String::as_str));
     let matches = command().try_get_matches_from(words).map_err(|e| {
         let text = e.render().to_string();
@@ -250,14 +257,15 @@ fn check(flags: &[String]) -> Result<(), Failure> {
     })?;
     let daemon = matches.subcommand_matches("daemon").ok_or_else(|| Failure::new("for the daemon: no flags"))?;
     let args = DaemonArgs::from_arg_matches(daemon).map_err(|e| Failure::new(e.to_string()))?;
-    let Config { root, state_dir, module_dirs, mount_roots, tls_cert, tls_key, .. } = args.config();
+    let config = args.config();
+    let Config { root, state_dir, module_dirs, mount_roots, tls_cert, tls_key, .. } = config;
     let given = [state_dir, tls_cert, tls_key].into_iter().flatten().chain(module_dirs).chain(mount_roots);
     let of_the_environment =
         |path: &PathBuf| ENVIRONMENT.iter().any(|name| std::env::var_os(name).is_some_and(|v| v == *path));
     match given.chain([root]).find(|path| path.is_relative() && !of_the_environment(path)) {
         Some(path) => Err(Failure::new(format!("for the daemon: '{}' is a path from here", path.display()))
             .hint("a service begins somewhere else: give the whole path")),
-        None => Ok(()),
+        None => Ok(config.drain()),
     }
 }
 

@@ -3,6 +3,7 @@
 //! there are does not depend on what clients do.
 
 use crate::config::fixed;
+use crate::daemon::process;
 use crate::daemon::supervisor::Supervisor;
 use crate::engine;
 use crate::model::event::EventKind;
@@ -338,41 +339,30 @@ impl Supervisor {
 fn process(text: &mut Exposition, started_at: f64) {
     let what = "When the daemon started, in seconds since 1970";
     text.one("process_start_time_seconds", Kind::Gauge, what, started_at);
-    #[cfg(unix)]
-    {
-        use rustix::process::{Resource, getrlimit};
-        use rustix::time::{ClockId, clock_gettime};
-        let cpu = clock_gettime(ClockId::ProcessCPUTime);
-        let cpu = Duration::new(u64::try_from(cpu.tv_sec).unwrap_or(0), u32::try_from(cpu.tv_nsec).unwrap_or(0));
+    if let Some(cpu) = process::cpu() {
         let what = "CPU time of the daemon, with its guests and without its compilers";
         text.one("process_cpu_seconds_total", Kind::Counter, what, cpu.as_secs_f64());
-        if let Some(limit) = getrlimit(Resource::Nofile).current {
-            text.one("process_max_fds", Kind::Gauge, "Files that the daemon may have open", limit);
-        }
+    }
+    #[cfg(unix)]
+    if let Some(limit) = rustix::process::getrlimit(rustix::process::Resource::Nofile).current {
+        text.one("process_max_fds", Kind::Gauge, "Files that the daemon may have open", limit);
+    }
+    let process::Status { resident_bytes, virtual_bytes, threads } = process::status();
+    if let Some(resident) = resident_bytes {
+        text.one("process_resident_memory_bytes", Kind::Gauge, "Memory of the daemon that is resident", resident);
+    }
+    if let Some(addresses) = virtual_bytes {
+        let what = "Addresses of the daemon, most of them reserved for guests and never used";
+        text.one("process_virtual_memory_bytes", Kind::Gauge, what, addresses);
+    }
+    if let Some(threads) = threads {
+        text.one("process_threads", Kind::Gauge, "Threads of the daemon", threads);
     }
     #[cfg(target_os = "linux")]
-    {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let field = |name: &str| {
-            let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-            value.split_whitespace().next()?.parse::<u64>().ok()
-        };
-        let bytes = |name: &str| field(name).map(|kibibytes| kibibytes.saturating_mul(1024));
-        if let Some(resident) = bytes("VmRSS") {
-            text.one("process_resident_memory_bytes", Kind::Gauge, "Memory of the daemon that is resident", resident);
-        }
-        if let Some(virtual_memory) = bytes("VmSize") {
-            let what = "Addresses of the daemon, most of them reserved for guests and never used";
-            text.one("process_virtual_memory_bytes", Kind::Gauge, what, virtual_memory);
-        }
-        if let Some(threads) = field("Threads") {
-            text.one("process_threads", Kind::Gauge, "Threads of the daemon", threads);
-        }
-        if let Ok(files) = std::fs::read_dir("/proc/self/fd") {
-            // One of them is the listing itself.
-            let open = files.count().saturating_sub(1);
-            text.one("process_open_fds", Kind::Gauge, "Files that the daemon has open", open);
-        }
+    if let Ok(files) = std::fs::read_dir("/proc/self/fd") {
+        // One of them is the listing itself.
+        let open = files.count().saturating_sub(1);
+        text.one("process_open_fds", Kind::Gauge, "Files that the daemon has open", open);
     }
 }
 

@@ -17,6 +17,7 @@ pub(crate) mod logs;
 mod metrics;
 mod modules;
 mod mounts;
+mod process;
 mod removal;
 mod removing;
 mod scheduler;
@@ -180,7 +181,6 @@ impl Daemon {
             seq_next: loaded.seq_next,
         });
         tracing::info!(state_dir = %state_dir.display(), root = %config.root.display(), "ready");
-        let drain = if config.dense { fixed::DRAIN_DENSE } else { fixed::DRAIN };
         let daemon = Daemon {
             supervisor,
             tracker,
@@ -189,7 +189,7 @@ impl Daemon {
             logs: logs.clone(),
             token,
             state_dir,
-            drain,
+            drain: config.drain(),
             _guests: guests,
         };
         daemon.supervisor.recover()?;

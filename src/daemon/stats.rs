@@ -4,6 +4,7 @@
 use crate::config::fixed;
 use crate::daemon::clock;
 use crate::daemon::live::Live;
+use crate::daemon::process;
 use crate::daemon::supervisor::Supervisor;
 use crate::error::Result;
 use crate::model::instance::{InstanceId, Record, State as RunState};
@@ -117,9 +118,9 @@ impl Supervisor {
         };
         DaemonStats {
             at_us: self.age_us(),
-            cpu_us: process_cpu().map(micros),
+            cpu_us: process::cpu().map(micros),
             guests_cpu_us: micros(self.0.scheduler.used()),
-            rss_bytes: process_rss(),
+            rss_bytes: process::status().resident_bytes,
             memory_bytes: wide(self.memory_bytes_used()),
             memory_bytes_max: wide(self.limits().memory_bytes_total()),
             live: wide(live),
@@ -137,52 +138,4 @@ impl Supervisor {
 
 fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
-}
-
-/// CPU time of all threads of this process, also of those that have ended.
-fn process_cpu() -> Option<Duration> {
-    #[cfg(unix)]
-    {
-        // clock_gettime(2), CLOCK_PROCESS_CPUTIME_ID.
-        let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-        Some(Duration::new(u64::try_from(time.tv_sec).ok()?, u32::try_from(time.tv_nsec).ok()?))
-    }
-    #[cfg(not(unix))]
-    {
-        cpu_time::ProcessTime::try_now().ok().map(|time| time.as_duration())
-    }
-}
-
-/// Memory of this process that is resident.
-fn process_rss() -> Option<u64> {
-    #[cfg(target_os = "linux")]
-    {
-        // proc_pid_status(5). The kernel makes it from its counters; no disk is asked.
-        let status = std::fs::read_to_string("/proc/self/status").ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-        Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
-    }
-    #[cfg(not(target_os = "linux"))]
-    {
-        None
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_system_tells_of_this_process() {
-        let before = process_cpu().unwrap();
-        let mut n = 0_u64;
-        while process_cpu().unwrap() <= before {
-            n = std::hint::black_box(n + 1);
-        }
-        #[cfg(target_os = "linux")]
-        {
-            let rss = process_rss().unwrap();
-            assert!(rss > 1 << 20 && rss < 1 << 40, "{rss}");
-        }
-    }
 }

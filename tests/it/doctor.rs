@@ -1,9 +1,8 @@
 //! `coracle doctor`: a healthy machine is told as such, and each thing that is broken by its name, with what to do.
 
-use crate::support::{Cli, Foreground};
+use crate::support::{Cli, Foreground, Impostor};
 use serde_json::{Value, json};
 use std::path::PathBuf;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 
 /// All checks, with the exit code.
 async fn examined(cli: &Cli, words: &[&str]) -> (i32, Value) {
@@ -186,28 +185,15 @@ async fn who_answers_and_is_no_daemon_of_this_version_is_told() {
             ["this is no coracle daemon", "look who listens there"],
         ),
     ] {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut cli = Cli::alone();
-        cli.address = listener.local_addr().unwrap();
-        #[expect(clippy::disallowed_methods, reason = "aborted below")]
-        let serving = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let (read, mut write) = stream.into_split();
-                let mut lines = tokio::io::BufReader::new(read).lines();
-                while let Ok(Some(line)) = lines.next_line().await {
-                    let ours = line == "format json" && answer.starts_with('{');
-                    let answer = if ours { "{\"ok\":{\"format\":\"json\"}}" } else { &answer };
-                    if write.write_all(format!("{answer}\n").as_bytes()).await.is_err() {
-                        break;
-                    }
-                }
-            }
-        });
-        let (_, report) = examined(&cli, &[]).await;
+        let impostor = match answer.starts_with('{') {
+            true => Impostor::answering(format!("{answer}\n").into_bytes()).await,
+            false => Impostor::agreeing(format!("{answer}\n").into_bytes(), vec![]).await,
+        };
+        let cli = &impostor.cli;
+        let (_, report) = examined(cli, &[]).await;
         let (is, what) = of(&report, check);
         assert!(is == level && said.iter().all(|said| what.contains(said)), "{check}: {is} {what}");
         let (_, page, _) = cli.run(&["doctor"]).await;
         assert!(!page.contains('\x1b'), "{page:?}");
-        serving.abort();
     }
 }

@@ -265,7 +265,7 @@ async fn the_port_is_told_and_is_never_one_that_others_reach() {
     drop(daemon);
     for (flags, why) in [
         (
-            &["--metrics", "0.0.0.0:9464"][..],
+            &["--metrics", "0.0.0.0:9464", "--listen", "127.0.0.1:0"][..],
             "error: --metrics 0.0.0.0:9464 can be reached from other machines: give a loopback",
         ),
         (&["--metrics", &cli.address.to_string(), "--listen", &cli.address.to_string()], "is in use"),

@@ -42,7 +42,7 @@ impl Installed {
 
 const SETTINGS: &str = "Restart=on-failure
 RestartSec=1
-# The daemon ends its guests and its compilers by itself, within ten seconds.
+# The daemon ends its guests and its compilers by itself, within 10 seconds.
 KillSignal=SIGTERM
 KillMode=mixed
 TimeoutStopSec=15
@@ -92,6 +92,22 @@ async fn the_unit_is_exact_and_systemd_takes_it() {
     assert_eq!((code, said), (0, format!("{}\n", path.display())), "{err}");
     for unit in [unit.as_str(), &std::fs::read_to_string(&path).unwrap()] {
         taken_by_systemd(&installed, unit);
+    }
+}
+
+/// A hundred thousand guests take longer to end, and the daemon promises no more than that.
+#[tokio::test(flavor = "multi_thread")]
+#[cfg(target_os = "linux")]
+async fn a_dense_daemon_is_given_the_time_that_it_may_take() {
+    let installed = Installed::at("coracle");
+    for (kind, ordinary, dense) in [
+        ("systemd", "TimeoutStopSec=15\n", "TimeoutStopSec=40\n"),
+        ("launchd", "<integer>15</integer>", "<integer>40</integer>"),
+    ] {
+        let (_, unit, _) = installed.run(&["--kind", kind]).await;
+        assert!(unit.contains(ordinary) && !unit.contains(dense), "{unit}");
+        let (code, unit, err) = installed.run(&["--kind", kind, "--", "--dense"]).await;
+        assert!(code == 0 && unit.contains(dense) && !unit.contains(ordinary), "{unit} {err}");
     }
 }
 

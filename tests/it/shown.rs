@@ -1,13 +1,10 @@
 //! What the command line shows of an answer, whoever gave it, and the daemon's log of what it meets: nothing of it moves a
 //! cursor, reorders text or begins a line.
 
-use crate::support::{Cli, cannot_try, exit_code, soon};
+use crate::support::{Cli, Impostor, cannot_try, exit_code, soon};
 use serde_json::{Value, json};
 use std::io::BufRead;
 use std::process::Stdio;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
 
 /// C0, DEL, C1, a bidirectional control, a line separator, the byte order mark, and ends of lines.
 const HOSTILE: &str = "a\u{1b}[2J\u{7f}\u{9b}\u{202e}\u{2028}\u{feff}\r\n\tz";
@@ -15,45 +12,6 @@ const HOSTILE: &str = "a\u{1b}[2J\u{7f}\u{9b}\u{202e}\u{2028}\u{feff}\r\n\tz";
 const SHOWN: &str = r"a\x1b[2J\x7f\x9b\u{202e}\u{2028}\u{feff}\r\n\tz";
 /// The same within a string of JSON.
 const IN_JSON: &str = r"a\u001b[2J\u007f\u009b\u202e\u2028\ufeff\r\n\tz";
-
-/// Something that is no daemon of ours: agrees to speak JSON, and answers whatever comes next with these lines.
-struct Impostor {
-    cli: Cli,
-    serving: JoinHandle<()>,
-}
-
-impl Impostor {
-    async fn saying(lines: &[Value]) -> Impostor {
-        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
-        Impostor::answering(text.into_bytes()).await
-    }
-
-    async fn answering(answer: Vec<u8>) -> Impostor {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut cli = Cli::alone();
-        cli.address = listener.local_addr().unwrap();
-        #[expect(clippy::disallowed_methods, reason = "aborted with its owner")]
-        let serving = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let (read, mut write) = stream.into_split();
-                let mut lines = tokio::io::BufReader::new(read).lines();
-                while let Ok(Some(line)) = lines.next_line().await {
-                    let answer = if line == "format json" { b"{\"ok\":{\"format\":\"json\"}}\n" } else { &answer[..] };
-                    if write.write_all(answer).await.is_err() {
-                        break;
-                    }
-                }
-            }
-        });
-        Impostor { cli, serving }
-    }
-}
-
-impl Drop for Impostor {
-    fn drop(&mut self) {
-        self.serving.abort();
-    }
-}
 
 /// Whether a terminal would do more with it than show it.
 fn acts(text: &str) -> bool {

@@ -13,7 +13,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
@@ -351,6 +351,50 @@ impl Cli {
         let output = soon("the end of the command", run).await.unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+    }
+}
+
+/// Something that is no daemon of ours: agrees to speak JSON, and answers whatever comes next with these lines.
+pub struct Impostor {
+    pub cli: Cli,
+    serving: JoinHandle<()>,
+}
+
+impl Impostor {
+    pub async fn saying(lines: &[serde_json::Value]) -> Impostor {
+        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        Impostor::answering(text.into_bytes()).await
+    }
+
+    pub async fn answering(answer: Vec<u8>) -> Impostor {
+        Impostor::agreeing(b"{\"ok\":{\"format\":\"json\"}}\n".to_vec(), answer).await
+    }
+
+    /// One that answers this to `format json`, and that to everything else.
+    pub async fn agreeing(agreed: Vec<u8>, answer: Vec<u8>) -> Impostor {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut cli = Cli::alone();
+        cli.address = listener.local_addr().unwrap();
+        #[expect(clippy::disallowed_methods, reason = "aborted with its owner")]
+        let serving = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (read, mut write) = stream.into_split();
+                let mut lines = tokio::io::BufReader::new(read).lines();
+                while let Ok(Some(line)) = lines.next_line().await {
+                    let answer = if line == "format json" { &agreed } else { &answer };
+                    if write.write_all(answer).await.is_err() {
+                        break;
+                    }
+                }
+            }
+        });
+        Impostor { cli, serving }
+    }
+}
+
+impl Drop for Impostor {
+    fn drop(&mut self) {
+        self.serving.abort();
     }
 }
 

@@ -54,8 +54,10 @@ fn mappings(mapped: usize) -> Finding {
     let todo = "raise it: sysctl vm.max_map_count=262144";
     match mapped {
         0 => Finding::fail(CHECK, "vm.max_map_count is too small for one instance", todo),
-        few @ 1..100 => Finding::warn(CHECK, format!("vm.max_map_count: {few} instances fit at a time"), todo),
-        many => Finding::ok(CHECK, format!("vm.max_map_count: {many} instances fit at a time")),
+        few @ 1..100 => {
+            Finding::warn(CHECK, format!("vm.max_map_count: {few} instances fit at a time, without --dense"), todo)
+        }
+        many => Finding::ok(CHECK, format!("vm.max_map_count: {many} instances fit at a time, without --dense")),
     }
 }
 
